@@ -1,0 +1,297 @@
+"""Files that people write: YAML and TOML with the place of every value, checked against a schema.
+
+A file is read into a `Located` tree, trees may be merged (an overlay over its base), and the result is validated
+into a `Document`. What is wrong is told all at once, each with file, line and column, what was found, what was
+expected, and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from envbuilder.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+# A file of a person has some hundred nodes; aliases that multiply are an attack or an accident.
+_MOST_NODES = 100_000
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in which file; lines and columns count from 1, 0 where unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.file
+        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Located:
+    """Plain data (what JSON knows, and dates) and the place of each of its parts."""
+
+    value: Any  # A tree that no schema has seen yet.
+    file: str
+    places: Mapping[Path_, Place] = field(default_factory=dict)
+
+    def place(self, path: Path_) -> Place:
+        """The place of a part, or of the nearest part around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return Place(self.file)
+
+
+class Document(BaseModel):
+    """The base of every schema: frozen, keys in kebab-case, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+D = TypeVar("D", bound=Document)
+
+
+def read_yaml(path: Path, shown: str) -> Located:
+    """Read a YAML file; `shown` is how messages name it.
+
+    Raises:
+        ConfigError: it is not there, is no UTF-8, no YAML, or repeats a key.
+    """
+    return parse_yaml(_text(path, shown), shown)
+
+
+def parse_yaml(text: str, shown: str) -> Located:
+    """Parse YAML with the safe loader, keeping line and column of every node."""
+    try:
+        loader = yaml.CSafeLoader(text) if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return Located(None, shown)
+            places: dict[Path_, Place] = {}
+            value = _Builder(loader, shown, places).build(node, ())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(shown, mark.line + 1, mark.column + 1) if mark else Place(shown)
+        raise ConfigError([_problem(place, f"not valid YAML: {error.problem or error.context or error}")]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([_problem(Place(shown), f"not valid YAML: {error}")]) from error
+    except (ValueError, RecursionError) as error:  # A date such as 2026-13-45, or brackets without end.
+        raise ConfigError([_problem(Place(shown), f"not valid YAML: {error}")]) from error
+    return Located(value, shown, places)
+
+
+class _Builder:
+    """Turns a node tree into data, noting places."""
+
+    def __init__(self, loader: Any, shown: str, places: dict[Path_, Place]):  # PyYAML's two loaders share no type.
+        self._loader = loader
+        self._shown = shown
+        self._places = places
+        self._nodes = 0
+
+    def build(self, node: yaml.Node, path: Path_) -> Any:
+        self._nodes += 1
+        if self._nodes > _MOST_NODES or len(path) > 64:
+            raise ConfigError([_problem(self._at(node), "too large or too deeply nested for a file of this kind")])
+        self._places.setdefault(path, self._at(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
+        try:
+            return self._loader.construct_object(node)
+        except yaml.constructor.ConstructorError as error:
+            raise ConfigError([_problem(self._at(node), f"not valid YAML here: {error.problem}")]) from error
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is None:
+                raise ConfigError([_problem(self._at(key_node), "a key must be plain text")])
+            if key in result:
+                first = self._places[(*path, key)]
+                raise ConfigError([_problem(self._at(key_node), f"key {key!r} stands here again; first at {first}")])
+            self._places[(*path, key)] = self._at(key_node)
+            result[key] = self.build(value_node, (*path, key))
+        return result
+
+    def _at(self, node: yaml.Node) -> Place:
+        return Place(self._shown, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def read_toml(path: Path, shown: str) -> Located:
+    """Read a TOML file; `shown` is how messages name it.
+
+    Raises:
+        ConfigError: it is not there, is no UTF-8, or no TOML.
+    """
+    return parse_toml(_text(path, shown), shown)
+
+
+def parse_toml(text: str, shown: str) -> Located:
+    """Parse TOML, with the line of every key that stands alone on one."""
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+), column (\d+)", str(error))
+        place = Place(shown, int(found[1]), int(found[2])) if found else Place(shown)
+        raise ConfigError([_problem(place, f"not valid TOML: {error}")]) from error
+    return Located(value, shown, dict(_toml_places(text, shown)))
+
+
+_TOML_TABLE = re.compile(r"^\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_TOML_KEY = re.compile(r"^(\s*)((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_TOML_PART = re.compile(r"[\w-]+|\"[^\"]*\"|'[^']*'")
+
+
+def _toml_places(text: str, shown: str) -> Iterator[tuple[Path_, Place]]:
+    # No parser for TOML keeps places; reading line by line finds those of every key that matters.
+    table: Path_ = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TOML_TABLE.match(line):
+            table = tuple(part.strip("\"'") for part in _TOML_PART.findall(header[1]))
+            yield table, Place(shown, number, 1)
+        elif key := _TOML_KEY.match(line):
+            parts = tuple(part.strip("\"'") for part in _TOML_PART.findall(key[2]))
+            yield (*table, *parts), Place(shown, number, len(key[1]) + 1)
+
+
+def subtree(tree: Located, path: Path_) -> Located:
+    """A part of a tree as a tree of its own; None where there is no such part."""
+    value = tree.value
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    depth = len(path)
+    places = {inner[depth:]: place for inner, place in tree.places.items() if inner[:depth] == path}
+    return Located(value, tree.file, places)
+
+
+def merge(base: Located, overlay: Located, *, whole: frozenset[str] = frozenset()) -> Located:
+    """Lay one tree over another: mappings key by key, everything else, and the top-level keys in `whole`, replaced."""
+    if not (isinstance(base.value, Mapping) and isinstance(overlay.value, Mapping)):
+        return overlay if overlay.value is not None else base
+    value = dict(base.value)
+    places = dict(base.places)
+    for key, new in overlay.value.items():
+        if key not in whole and isinstance(value.get(key), Mapping) and isinstance(new, Mapping):
+            inner = merge(subtree(base, (key,)), subtree(overlay, (key,)))
+            value[key] = inner.value
+            replaced = {(key, *path): place for path, place in inner.places.items()}
+        else:
+            value[key] = new
+            replaced = {path: place for path, place in overlay.places.items() if path[:1] == (key,)}
+        places = {path: place for path, place in places.items() if path[:1] != (key,)}
+        places.update(replaced)
+    return Located(value, overlay.file, places)
+
+
+def validate(tree: Located, schema: type[D], *, entry: str | None = None) -> D:
+    """Check a tree against a schema.
+
+    Raises:
+        ConfigError: with one problem for each thing that is wrong.
+    """
+    value = {} if tree.value is None else tree.value
+    if not isinstance(value, Mapping):
+        raise ConfigError([_problem(tree.place(()), f"expected a mapping of keys, found {_kind(value)}", entry=entry)])
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = [_explain(tree, schema, detail, entry) for detail in error.errors(include_url=False)]
+        raise ConfigError(problems) from error
+
+
+def _explain(tree: Located, schema: type[Document], detail: ErrorDetails, entry: str | None) -> Problem:
+    path = tuple(detail["loc"])
+    name = ".".join(str(step) for step in path) or "the file"
+    place = tree.place(path)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(schema, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        text = f"{name}: unknown key {path[-1]!r}; expected one of {', '.join(known)}"
+        return _problem(place, text, entry=entry, remark=f"did you mean {near[0]!r}?" if near else None)
+    if detail["type"] == "missing":
+        return _problem(place, f"{name}: required, not there", entry=entry)
+    text = re.sub(r"^(Value error|Assertion failed), ", "", detail["msg"])
+    text = text[0].lower() + text[1:] if text.startswith("Input ") else text
+    found = detail["input"]
+    remark = None
+    if isinstance(found, int | float) and not isinstance(found, bool) and detail["type"] == "string_type":
+        remark = f'quote it: "{found}"'
+    shown = "" if isinstance(found, Mapping) else f"; found {_kind(found)}"
+    return _problem(place, f"{name}: {text}{shown}", entry=entry, remark=remark)
+
+
+def _known_keys(schema: type[BaseModel], path: Path_) -> list[str]:
+    for step in path:
+        inner = next((f.annotation for key, f in schema.model_fields.items() if step in (key, f.alias)), None)
+        if inner is None:
+            continue  # A step into a list or a mapping of models: its schema is the one already in hand.
+        schema = next(_models(inner), schema)
+    return [info.alias or name for name, info in schema.model_fields.items()]
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _problem(place: Place, message: str, *, entry: str | None = None, remark: str | None = None) -> Problem:
+    hint = f"${{EDITOR:-vi}} +{place.line or 1} {place.file}"
+    if remark:
+        hint += f"  # {remark}"
+    return Problem("config-invalid", message, entry=entry, where=str(place), hint=hint)
+
+
+def _text(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem("config-missing", "no such file", where=shown, hint=f"ls {Path(shown).parent}")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("config-invalid", f"cannot be read: {error}", where=shown, hint=f"file {shown}")]) from error

@@ -1,0 +1,94 @@
+"""What can go wrong, said so that it can be mended.
+
+An error is raised where a request cannot be served; a `Problem` is a value, for what is expected to fail and is
+reported with everything else that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_UNUSABLE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something checked, built or run that is not as it should be.
+
+    Attributes:
+        code: stable name of what is wrong, such as ``tag-missing``.
+        message: what was found, against what was required.
+        entry: the registry entry or plugin concerned.
+        where: file, with line and column where known, address or path.
+        hint: a command to run or an edit to make.
+        severity: ``error`` or ``warning``; a warning does not change the exit status.
+    """
+
+    code: str
+    message: str
+    entry: str | None = None
+    where: str | None = None
+    hint: str | None = None
+    severity: str = "error"
+
+
+class EnvbuilderError(Exception):
+    """The root of all errors of both packages; `code`, `exit_status` and `hint` are part of the contract."""
+
+    code = "error"
+    exit_status = EXIT_UNUSABLE
+
+    def __init__(self, message: str, *, hint: str | None = None, where: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where
+        if code is not None:
+            self.code = code
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The error as values, one for each thing that is wrong."""
+        return (Problem(self.code, self.message, where=self.where, hint=self.hint),)
+
+
+class ConfigError(EnvbuilderError):
+    """Files or settings that cannot be used; holds everything that is wrong with them."""
+
+    code = "config-invalid"
+
+    def __init__(self, problems: Iterable[Problem]):
+        self._problems = tuple(problems)
+        first = self._problems[0]
+        super().__init__(first.message, hint=first.hint, where=first.where, code=first.code)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong, in the order in which it stands in the files."""
+        return self._problems
+
+
+class UsageError(EnvbuilderError):
+    """A request that makes no sense here: an unknown plugin, no workspace."""
+
+    code = "usage"
+
+
+class ToolError(EnvbuilderError):
+    """A tool that is missing, too old, or failed in a way that is nobody's configuration."""
+
+    code = "tool-failed"
+
+
+class Interrupted(EnvbuilderError):  # noqa: N818 - not an error of anybody's
+    """Ctrl-C, or a polite request to end."""
+
+    code = "interrupted"
+    exit_status = EXIT_INTERRUPTED
+
+    def __init__(self, message: str = "interrupted", *, hint: str | None = None):
+        super().__init__(message, hint=hint)

@@ -1,0 +1,1 @@
+"""Inference, eval and report as supervised subprocesses inside ready environments."""
