@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,10 @@ from envbuilder.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
+else:
+    import tomli as tomllib
 
 # A file of a person has some hundred nodes; aliases that multiply are an attack or an accident.
 _MOST_NODES = 100_000
@@ -140,11 +141,12 @@ class _Builder:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
                 raise ConfigError([_problem(self._at(key_node), "a key must be plain text")])
+            inner = (*path, key)
             if key in result:
-                first = self._places[(*path, key)]
+                first = self._places[inner]
                 raise ConfigError([_problem(self._at(key_node), f"key {key!r} stands here again; first at {first}")])
-            self._places[(*path, key)] = self._at(key_node)
-            result[key] = self.build(value_node, (*path, key))
+            self._places[inner] = self._at(key_node)
+            result[key] = self.build(value_node, inner)
         return result
 
     def _at(self, node: yaml.Node) -> Place:
@@ -292,6 +294,10 @@ def _text(path: Path, shown: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError([Problem("config-missing", "no such file", where=shown, hint=f"ls {Path(shown).parent}")]) from None
+        raise ConfigError(
+            [Problem("config-missing", "no such file", where=shown, hint=f"ls {Path(shown).parent}")]
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem("config-invalid", f"cannot be read: {error}", where=shown, hint=f"file {shown}")]) from error
+        raise ConfigError(
+            [Problem("config-invalid", f"cannot be read: {error}", where=shown, hint=f"file {shown}")]
+        ) from error

@@ -36,6 +36,7 @@ _GRACE_S = 5.0
 
 _live: set[subprocess.Popen[str]] = set()
 _live_guard = threading.Lock()
+_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Completed:
         return self.returncode == 0
 
 
-def clean_environment(extra: Mapping[str, str] | None = None, *, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(
+    extra: Mapping[str, str] | None = None, *, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The environment variables for a child: the base (this process's own by default) less what leaks, plus `extra`."""
     source = os.environ if base is None else base
     environment = {name: value for name, value in source.items() if name not in _LEAKS}
@@ -82,6 +85,8 @@ def run(
         Interrupted: `stop_all` was called meanwhile.
     """
     words = tuple(str(word) for word in argv)
+    if _stopping.is_set():
+        raise Interrupted
     try:
         process = subprocess.Popen(
             words,
@@ -110,7 +115,7 @@ def run(
             _live.discard(process)
         if process.poll() is None:
             end_group(process)
-    if getattr(process, "stopped_by_us", False):
+    if _stopping.is_set():
         raise Interrupted
     return Completed(words, process.returncode, stdout, stderr)
 
@@ -128,11 +133,11 @@ def end_group(process: subprocess.Popen[str], grace_s: float = _GRACE_S) -> None
 
 
 def stop_all() -> None:
-    """Ask every program that `run` waits for to end; their callers get `Interrupted`."""
+    """Ask every program that `run` waits for to end, and start no further one; callers of `run` get `Interrupted`."""
+    _stopping.set()
     with _live_guard:
         processes = list(_live)
     for process in processes:
-        process.stopped_by_us = True  # type: ignore[attr-defined]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
 

@@ -1,0 +1,5 @@
+"""Run the command line as `python -m envbuilder`."""
+
+from envbuilder.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""From registry entries to pins and one ``uv.lock`` per plugin, and whether those still hold."""

@@ -1,0 +1,258 @@
+"""`check`: every pin proved against its remote, every package against the core and the Python, all at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from envbuilder import compat, uv
+from envbuilder.config import core_versions, python_specifier
+from envbuilder.documents import read_toml
+from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
+from envbuilder.git import RemoteError, Resolved
+from envbuilder.lock import metadata
+from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, read_lock, read_pins
+from envbuilder.lock.project import Member
+from envbuilder.lock.sources import Sources, same_place
+from envbuilder.models import Entry, GitSource, Pins, Profile, Registry, Workspace
+
+# Listings wait for the network, not for the processor.
+_REMOTES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found: how much was looked at, and what is wrong."""
+
+    entries: int
+    remotes: int
+    problems: tuple[Problem, ...]
+
+
+def check(
+    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry], *, offline: bool
+) -> Report:
+    """Check plugins and the entries they may need; `offline` leaves the remotes out.
+
+    With no plugins given by name, pass all of them: libraries are then judged too.
+    """
+    whole = len(plugins) == len(registry.plugins)
+    pins = read_pins(workspace, profile)
+    stale = find_stale(workspace, profile, registry, plugins, pins)
+    drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
+    needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
+    entries = [entry for entry in registry.entries if whole or entry.name in needed]
+    checker = _Checker(workspace, profile, pins)
+    problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
+    listings = {} if offline else checker.list_remotes(entries)
+    for entry in entries:
+        problems.extend(checker.check_entry(entry, listings))
+    for draft in drafts:
+        problems.extend(checker.check_lock(draft))
+    for plugin in plugins:
+        problems.extend(checker.check_python(plugin, stale[plugin.name]))
+    return Report(len(entries), len(listings), tuple(_unique(problems)))
+
+
+def _unique(problems: Sequence[Problem]) -> list[Problem]:
+    return sorted(set(problems), key=lambda problem: (problem.entry or "", problem.code, problem.message))
+
+
+def _workspace_members(workspace: Workspace) -> list[Problem]:
+    tree = read_toml(workspace.root / "pyproject.toml", "pyproject.toml")
+    table = ((tree.value.get("tool") or {}).get("uv") or {}).get("workspace") or {}
+    members = [str(member) for member in table.get("members", ()) if str(member).startswith("packages")]
+    if not members:
+        return []
+    return [
+        Problem(
+            "workspace-member",
+            f"tool.uv.workspace.members names {', '.join(members)}; packages must be autonomous, each with its own lock",
+            where=str(tree.place(("tool", "uv", "workspace", "members"))),
+            hint=f"${{EDITOR:-vi}} +{tree.place(('tool', 'uv', 'workspace', 'members')).line or 1} pyproject.toml",
+        )
+    ]
+
+
+class _Checker:
+    """One check of one profile."""
+
+    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins):
+        self._workspace = workspace
+        self._profile = profile
+        self._pins = pins
+        self._core = core_versions(workspace)
+        # A package that cannot be locked yet is still read, so that everything wrong with it is told at once.
+        self._sources = Sources(workspace, profile, pins)
+
+    def list_remotes(self, entries: Sequence[Entry]) -> dict[str, Mapping[str, Resolved] | RemoteError]:
+        """One listing for each repository, all at once."""
+        urls = sorted({entry.source.url for entry in entries if isinstance(entry.source, GitSource)})
+
+        def listing(url: str) -> Mapping[str, Resolved] | RemoteError:
+            try:
+                return self._sources.repository(url).remote_refs()
+            except RemoteError as error:
+                return error
+
+        with ThreadPoolExecutor(_REMOTES_AT_ONCE, thread_name_prefix="remotes") as pool:
+            return dict(zip(urls, pool.map(listing, urls), strict=True))
+
+    def check_entry(self, entry: Entry, listings: Mapping[str, Mapping[str, Resolved] | RemoteError]) -> list[Problem]:
+        """What is wrong with one entry by itself."""
+        problems = []
+        if entry.source.kind not in self._profile.sources:
+            allowed = ", ".join(self._profile.sources)
+            message = f"source is {entry.source.kind} ({entry.source}); {self._profile.name} allows {allowed}"
+            problems.append(self._problem("source-not-allowed", entry, message, hint=_edit(entry)))
+        refs: Mapping[str, Resolved] | None = None
+        if isinstance(entry.source, GitSource) and entry.source.url in listings:
+            listing = listings[entry.source.url]
+            if isinstance(listing, RemoteError):
+                message = f"{listing.message}; nothing is known about its {entry.source.ref_kind}"
+                return [*problems, self._problem(listing.code, entry, message, hint=listing.hint)]
+            refs = listing
+            if remote := self._check_ref(entry, entry.source, refs):
+                return [*problems, remote]
+        try:
+            member = self._sources.member(entry) if refs is not None else self._known(entry)
+        except EnvbuilderError as error:
+            return [*problems, self._problem(error.code, entry, error.message, where=error.where, hint=error.hint)]
+        if member is not None:
+            problems.extend(self._check_declared(entry, member, refs or {}))
+        return problems
+
+    def _known(self, entry: Entry) -> Member | None:
+        pin = self._pins.entries.get(entry.name)
+        if isinstance(entry.source, GitSource) and (pin is None or not same_place(pin, entry.source)):
+            return None
+        return self._sources.member(entry)
+
+    def _check_ref(self, entry: Entry, source: GitSource, refs: Mapping[str, Resolved]) -> Problem | None:
+        if source.ref_kind == "rev":
+            return None  # A commit cannot move; whether it is there shows when it is fetched.
+        place = "tags" if source.ref_kind == "tag" else "heads"
+        found = refs.get(f"refs/{place}/{source.ref}")
+        pin = self._pins.entries.get(entry.name)
+        pinned = pin if pin is not None and same_place(pin, source) else None
+        listing = f"git ls-remote --{place} {self._sources.repository(source.url).remote}"
+        if found is None and pinned is not None:
+            message = (
+                f"{source.ref_kind} {source.ref!r} was {pinned.commit[:12]} when locked, and is gone from {source.url}"
+            )
+            return self._problem("tag-deleted", entry, message, hint=listing)
+        if found is None:
+            message = f"{source.url} has no {source.ref_kind} {source.ref!r}{_nearest(source.ref, refs)}"
+            return self._problem("tag-missing", entry, message, hint=listing)
+        if pinned is not None and found.commit != pinned.commit and source.ref_kind == "tag":
+            message = f"tag {source.ref!r} was {pinned.commit[:12]} when locked, and names {found.commit[:12]} now"
+            hint = f"envbuilder lock --profile {self._profile.name} --repin  # if the move was meant"
+            return self._problem("tag-moved", entry, message, hint=hint)
+        return None
+
+    def _check_declared(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
+        problems = []
+        declared = member.metadata
+        if declared.name is not None and canonicalize_name(declared.name) != entry.name:
+            message = f"the package at {entry.source} is {declared.name!r}, the entry {entry.name!r}"
+            problems.append(self._problem("name-mismatch", entry, message, hint=_edit(entry)))
+        match entry.source, declared.version:
+            case GitSource(ref_kind="tag", ref=tag), str(version) if not compat.tag_fits(tag, version, entry.name):
+                message = f"tag {tag!r} holds a package that declares version {version}"
+                problems.append(self._problem("version-mismatch", entry, message, hint=_edit(entry)))
+        return [*problems, *self._check_core(entry, member, refs)]
+
+    def _check_core(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
+        problems = []
+        for name, version in self._core.items():
+            wanted = {
+                f"the package at {entry.source}": compat.requirement_on(name, member.metadata.dependencies or ()),
+                f"the entry {entry.where}": entry.core,
+            }
+            for who, specifier in wanted.items():
+                if specifier and not compat.accepts(specifier, version):
+                    message = f"the core is {name} {version}; {who} accepts {specifier}"
+                    hint = self._newest_fitting(entry, refs) or _edit(entry)
+                    problems.append(self._problem("core-incompatible", entry, message, hint=hint))
+        return problems
+
+    def _newest_fitting(self, entry: Entry, refs: Mapping[str, Resolved]) -> str | None:
+        """The edit that takes the newest tag whose package accepts the current core."""
+        if not isinstance(entry.source, GitSource):
+            return None
+        repository = self._sources.repository(entry.source.url)
+        tags = [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
+        versions = {tag: version for tag in tags if (version := compat.tag_version(tag, entry.name))}
+        file = f"{entry.source.subdirectory}/pyproject.toml".lstrip("/")
+        for tag in sorted(versions, key=lambda tag: versions[tag], reverse=True):
+            try:
+                found = repository.fetch("tag", tag)
+                declared = metadata.static(repository.read(found.commit, file) if found else None, tag)
+            except EnvbuilderError:
+                continue
+            specifiers = {name: compat.requirement_on(name, declared.dependencies or ()) for name in self._core}
+            if all(compat.accepts(text, self._core[name]) for name, text in specifiers.items() if text):
+                file_name = entry.where.split(":")[0]
+                return (
+                    f"sed -i 's/tag: {entry.source.ref}/tag: {tag}/' {file_name} && "
+                    f"envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
+                )
+        return None
+
+    def check_lock(self, draft: Draft) -> list[Problem]:
+        """What a lock holds against what was pinned."""
+        folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
+        where = self._workspace.show(folder / "uv.lock")
+        hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
+        try:
+            packages = read_lock(folder)
+        except (ConfigError, ValueError, KeyError, TypeError) as error:
+            return [Problem("lock-stale", f"not a lock of uv's: {error}", draft.plugin.name, where, hint)]
+        return [
+            Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", draft.plugin.name, where, hint)
+            for name, found, pinned in off_pin(packages, draft.pins)
+        ]
+
+    def check_python(self, plugin: Entry, draft: Draft | Problem) -> list[Problem]:
+        """Whether one interpreter satisfies profile, entry and package together."""
+        request = python_specifier(plugin.python or self._profile.python)
+        wants = {"the entry" if plugin.python else f"profile {self._profile.name}": request}
+        members = draft.members if isinstance(draft, Draft) else self._readable(plugin)
+        wants |= {f"{m.entry.name}": m.metadata.requires_python for m in members if m.metadata.requires_python}
+        said = "; ".join(f"{who} wants {specifier}" for who, specifier in wants.items())
+        if not compat.python_possible(wants.values()):
+            message = f"no Python satisfies all: {said}"
+            return [self._problem("python-incompatible", plugin, message, hint=_edit(plugin))]
+        try:
+            uv.find_python(",".join(wants.values()), offline=True)
+        except ToolError as error:
+            return [self._problem("python-incompatible", plugin, f"{error.message}; {said}", hint=error.hint)]
+        return []
+
+    def _readable(self, plugin: Entry) -> tuple[Member, ...]:
+        # What cannot be read is told elsewhere.
+        try:
+            return (self._sources.member(plugin),)
+        except EnvbuilderError:
+            return ()
+
+    @staticmethod
+    def _problem(
+        code: str, entry: Entry, message: str, *, where: str | None = None, hint: str | None = None
+    ) -> Problem:
+        return Problem(code, message, entry=entry.name, where=where or entry.where, hint=hint)
+
+
+def _edit(entry: Entry) -> str:
+    file, _, rest = entry.where.partition(":")
+    return f"${{EDITOR:-vi}} +{rest.split(':')[0] or 1} {file}"
+
+
+def _nearest(ref: str, refs: Mapping[str, Resolved]) -> str:
+    names = [name.split("/", 2)[2] for name in refs]
+    near = difflib.get_close_matches(ref, names, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(near)}" if near else ""

@@ -1,0 +1,354 @@
+"""`lock`: from registry to ``uv.lock``, several plugins at a time, each written whole or left as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from envbuilder import uv
+from envbuilder.config import core_versions, python_specifier
+from envbuilder.documents import parse_toml
+from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.git import uv_settings
+from envbuilder.lock import pins as pins_file
+from envbuilder.lock.project import (
+    LockedPackage,
+    Member,
+    closure,
+    digest,
+    inputs_digest,
+    locked_packages,
+    render,
+)
+from envbuilder.lock.sources import Sources, TagError
+from envbuilder.models import (
+    Entry,
+    GitSource,
+    LockRecord,
+    Pin,
+    Pins,
+    PluginOutcome,
+    Profile,
+    Registry,
+    Workspace,
+)
+from envbuilder.store.files import locked, write_atomically
+
+# Measured: four resolutions at once are the most that two cores and one index gain from.
+_JOBS = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `lock` is asked to do, apart from which plugins."""
+
+    offline: bool = False
+    upgrade: bool = False
+    repin: bool = False
+    jobs: int = _JOBS
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plugin's generated project before uv has seen it."""
+
+    plugin: Entry
+    members: tuple[Member, ...]
+    text: str
+    inputs: str
+
+    @property
+    def pins(self) -> dict[str, Pin]:
+        return {item.entry.name: item.pin for item in self.members if item.pin is not None}
+
+
+class Locker:
+    """Locks the plugins of one workspace in one profile.
+
+    Args:
+        workspace, profile, registry: what to lock.
+        pins: what was pinned before.
+        request: how.
+        frozen: whether only what is pinned already counts.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        profile: Profile,
+        registry: Registry,
+        pins: Pins,
+        request: Request,
+        *,
+        frozen: bool = False,
+    ):
+        self._workspace = workspace
+        self._profile = profile
+        self._registry = registry
+        self._pins = pins
+        self._request = request
+        self._core = core_versions(workspace)
+        self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
+
+    def folder(self, plugin: str) -> Path:
+        """Where a plugin's project and lock stand."""
+        return lock_folder(self._workspace, self._profile, plugin)
+
+    def draft(self, plugin: Entry, extra: Sequence[Entry] = ()) -> Draft:
+        """A plugin's project as it should be now, with `extra` entries in its closure.
+
+        Raises:
+            EnvbuilderError: a source of its closure cannot be resolved.
+        """
+        found = closure(plugin, self._registry, self.sources.member)
+        known = {item.entry.name for item in found}
+        found += tuple(self.sources.member(entry) for entry in extra if entry.name not in known)
+        members = (found[0], *sorted(found[1:], key=lambda item: item.entry.name))
+        text = render(members, self._profile, f"profiles/{self._profile.name}/{plugin.name}", self._core)
+        return Draft(plugin, members, text, inputs_digest(text, members, self._core))
+
+    def lock(self, plugin: Entry) -> tuple[PluginOutcome, Draft | None]:
+        """Lock one plugin; a failure leaves its files as they were."""
+        start = time.monotonic()
+        try:
+            draft = self.draft(plugin, extra=self.indirect_siblings(plugin))
+            if not self._request.upgrade and self.is_current(draft):
+                return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
+            final = self._resolve(draft)
+        except EnvbuilderError as error:
+            problems = tuple(replace(problem, entry=plugin.name) for problem in error.problems)
+            return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems), None
+        return PluginOutcome(plugin.name, "locked", time.monotonic() - start), final
+
+    def is_current(self, draft: Draft) -> bool:
+        """Whether a plugin's files are what its inputs lead to; digests alone tell."""
+        return stale_reason(self.folder(draft.plugin.name), draft, self._pins.locks.get(draft.plugin.name)) is None
+
+    def indirect_siblings(self, plugin: Entry) -> list[Entry]:
+        """Registry entries that the plugin's lock holds; some are told by no metadata, only by an index's package."""
+        with contextlib.suppress(EnvbuilderError, ValueError):
+            names = {package.name for package in read_lock(self.folder(plugin.name))}
+            return [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
+        return []
+
+    def _resolve(self, draft: Draft) -> Draft:
+        plugin = draft.plugin
+        interpreter = uv.find_python(
+            python_specifier(plugin.python or self._profile.python), offline=self._request.offline
+        )
+        with self._staging(plugin.name) as staging:
+            for _ in range(len(self._registry.entries) + 1):
+                self._run_uv(draft, staging, interpreter.path)
+                packages = read_lock(staging)
+                missed = self._missed_siblings(draft, packages)
+                if not missed:
+                    break
+                draft = self.draft(plugin, extra=[*missed, *(item.entry for item in draft.members[1:])])
+            self._prove(draft, packages)
+            text = (staging / "uv.lock").read_text(encoding="utf-8")
+        folder = self.folder(plugin.name)
+        write_atomically(folder / "uv.lock", text)
+        write_atomically(folder / "pyproject.toml", draft.text)
+        return draft
+
+    @contextlib.contextmanager
+    def _staging(self, plugin: str) -> Iterator[Path]:
+        # Beside the real folder, so that relative paths in the lock are the same from here.
+        staging = self.folder(plugin).with_name(f".{plugin}.lock-in-progress")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
+        write_atomically(staging / "pyproject.toml", draft.text)
+        old = self.folder(draft.plugin.name) / "uv.lock"
+        if old.exists() and not (staging / "uv.lock").exists() and self._commits_agree(draft):
+            shutil.copyfile(old, staging / "uv.lock")
+        ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
+        env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
+        done = uv.lock(staging, interpreter, env, offline=self._request.offline, upgrade=self._request.upgrade)
+        if not done.ok:
+            hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
+            problem = uv.explain(
+                done, draft.plugin.name, "lock-failed", hint=f"{hint}  # after editing {draft.plugin.where}"
+            )
+            error = EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
+            raise error
+
+    def _commits_agree(self, draft: Draft) -> bool:
+        # uv keeps the commit of a lock that it is given, also where the pin is another one by now.
+        try:
+            packages = read_lock(self.folder(draft.plugin.name))
+        except (EnvbuilderError, ValueError):
+            return False
+        return not list(off_pin(packages, draft.pins))
+
+    def _missed_siblings(self, draft: Draft, packages: Sequence[LockedPackage]) -> list[Entry]:
+        known = {item.entry.name for item in draft.members}
+        found = {package.name for package in packages} - known
+        return [entry for entry in self._registry.entries if entry.name in found]
+
+    def _prove(self, draft: Draft, packages: Sequence[LockedPackage]) -> None:
+        # uv's cache may remember another commit of a tag than the one that was fetched just now.
+        for name, commit, pinned in off_pin(packages, draft.pins):
+            raise EnvbuilderError(
+                f"uv locked {name} at {commit}, but its pin is {pinned}",
+                code="lock-off-tag",
+                where=draft.plugin.where,
+                hint=f"uv cache clean {name} && envbuilder lock --profile {self._profile.name} {draft.plugin.name}",
+            )
+
+
+def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> None:
+    """Have every pinned commit in its clone.
+
+    Raises:
+        TagError: a commit is not to be had any more.
+        RemoteError: the remote cannot be reached.
+    """
+    for pin in pins:
+        if not sources.repository(pin.url).ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
+            raise TagError(
+                f"commit {pin.commit[:12]} of {pin.name} ({pin.ref_kind} {pin.ref}) is not at {pin.url} any more",
+                code="tag-moved",
+                where=pin.url,
+                hint="envbuilder check",
+            )
+
+
+def lock_folder(workspace: Workspace, profile: Profile, plugin: str) -> Path:
+    """Where a plugin's generated project and its lock stand."""
+    return workspace.root / "profiles" / profile.name / plugin
+
+
+def pins_path(workspace: Workspace, profile: Profile) -> Path:
+    """Where a profile's pins stand."""
+    return workspace.root / "profiles" / profile.name / "pins.toml"
+
+
+def read_pins(workspace: Workspace, profile: Profile) -> Pins:
+    """A profile's pins."""
+    path = pins_path(workspace, profile)
+    return pins_file.read(path, workspace.show(path))
+
+
+def read_lock(folder: Path) -> tuple[LockedPackage, ...]:
+    """The packages of a folder's ``uv.lock``.
+
+    Raises:
+        ConfigError: it is no TOML.
+        ValueError: there is none, or it is no lock.
+    """
+    try:
+        text = (folder / "uv.lock").read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"no lock: {error}") from error
+    return locked_packages(parse_toml(text, f"{folder.name}/uv.lock").value)
+
+
+def off_pin(packages: Sequence[LockedPackage], pins: Mapping[str, Pin]) -> Iterator[tuple[str, str, str]]:
+    """Locked packages that are not at their pinned commit: name, where they are, where they should be."""
+    for package in packages:
+        pin = pins.get(package.name)
+        if pin is not None and package.commit != pin.commit:
+            yield package.name, package.commit or "no commit at all", pin.commit
+
+
+def stale_reason(folder: Path, draft: Draft, record: LockRecord | None) -> str | None:
+    """Why a plugin's lock is not what its inputs lead to; None where it is."""
+    try:
+        lock = (folder / "uv.lock").read_bytes()
+        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "the lock or its project cannot be read"
+    if record is None:
+        return "pins.toml does not know this lock"
+    if record.inputs != draft.inputs:
+        return "registry, overlay, profile, core or a package's metadata changed since it was written"
+    if text != draft.text:
+        return "its generated pyproject.toml was edited"
+    if record.lock != digest(lock):
+        return "uv.lock was edited"
+    return None
+
+
+def lock_plugins(
+    workspace: Workspace,
+    profile: Profile,
+    registry: Registry,
+    plugins: Sequence[Entry],
+    *,
+    request: Request,
+    report: Callable[[PluginOutcome], None],
+) -> list[PluginOutcome]:
+    """Lock plugins, several at a time, and record what was pinned; one `lock` at a time in a workspace's profile.
+
+    Args:
+        workspace, profile, registry: where, and what there is.
+        plugins: which.
+        request: how.
+        report: called as each one ends; its ``waiting`` outcome tells that another process is at it.
+    """
+
+    def waiting() -> None:
+        report(PluginOutcome("", "waiting", detail="another lock of this profile is under way"))
+
+    with locked(workspace.own / "locks" / f"lock-{profile.name}", waiting=waiting):
+        pins = read_pins(workspace, profile)
+        locker = Locker(workspace, profile, registry, pins, request)
+        entries, locks = dict(pins.entries), dict(pins.locks)
+        outcomes = []
+        with ThreadPoolExecutor(max(1, request.jobs), thread_name_prefix="lock") as pool:
+            for outcome, draft in pool.map(locker.lock, plugins):
+                outcomes.append(outcome)
+                report(outcome)
+                if draft is not None:
+                    entries.update(draft.pins)
+                    text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
+                    locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text))
+        pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks), registry))
+    return outcomes
+
+
+def _still_known(pins: Pins, registry: Registry) -> Pins:
+    entries = {entry.name: entry for entry in registry.entries}
+    return Pins(
+        {
+            name: pin
+            for name, pin in pins.entries.items()
+            if name in entries and isinstance(entries[name].source, GitSource)
+        },
+        {name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
+    )
+
+
+def find_stale(
+    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry], pins: Pins
+) -> dict[str, Problem | Draft]:
+    """For each plugin its draft where its lock is as it should be, else what is wrong; no network, no uv."""
+    locker = Locker(workspace, profile, registry, pins, Request(offline=True), frozen=True)
+    hint = f"envbuilder lock --profile {profile.name}"
+    found: dict[str, Problem | Draft] = {}
+    for plugin in plugins:
+        folder = locker.folder(plugin.name)
+        where = workspace.show(folder / "uv.lock")
+        if not (folder / "uv.lock").exists():
+            found[plugin.name] = Problem("lock-missing", "no lock", plugin.name, where, f"{hint} {plugin.name}")
+            continue
+        try:
+            draft = locker.draft(plugin, extra=locker.indirect_siblings(plugin))
+            reason = stale_reason(folder, draft, pins.locks.get(plugin.name))
+            problem = reason and Problem("lock-stale", reason, plugin.name, where, f"{hint} {plugin.name}")
+        except EnvbuilderError as error:
+            code = error.code if error.code in {"lock-stale", "metadata-unreadable"} else "lock-stale"
+            problem = Problem(code, error.message, plugin.name, error.where or where, error.hint)
+        found[plugin.name] = problem or draft
+    return found

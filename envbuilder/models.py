@@ -1,0 +1,225 @@
+"""The nouns of envbuilder, as frozen values without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from envbuilder.errors import Problem
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """Code in a git repository, at a tag, a commit (`rev`) or the tip of a branch.
+
+    Attributes:
+        url: the canonical address; mirrors are applied where it is fetched, never here.
+        ref_kind: ``tag``, ``rev`` or ``branch``.
+        ref: the tag's or branch's name, or the commit's 40 hexadecimal digits.
+        subdirectory: where in the repository the package is; empty for its root.
+    """
+
+    url: str
+    ref_kind: str
+    ref: str
+    subdirectory: str = ""
+
+    @property
+    def kind(self) -> str:
+        return f"git-{self.ref_kind}"
+
+    def __str__(self) -> str:
+        place = f"#{self.subdirectory}" if self.subdirectory else ""
+        return f"{self.url} {self.ref_kind} {self.ref}{place}"
+
+
+@dataclass(frozen=True)
+class PypiSource:
+    """A release from the package index; `specifier` is ``==1.2.3``, or a range."""
+
+    specifier: str
+    exact: bool
+
+    @property
+    def kind(self) -> str:
+        return "pypi-exact" if self.exact else "pypi-range"
+
+    def __str__(self) -> str:
+        return f"pypi {self.specifier}"
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """An editable checkout; `path` is relative to the workspace."""
+
+    path: str
+
+    @property
+    def kind(self) -> str:
+        return "path"
+
+    def __str__(self) -> str:
+        return f"path {self.path}"
+
+
+Source = GitSource | PypiSource | PathSource
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registry entry as one profile sees it; the fields are those of the file (docs/reference.md)."""
+
+    name: str
+    kind: str
+    source: Source
+    where: str
+    stage: str | None = None
+    entry: str | None = None
+    command: tuple[str, ...] = ()
+    core: str | None = None
+    python: str | None = None
+    extras: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_plugin(self) -> bool:
+        return self.kind == "plugin"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All entries of a workspace, seen through one profile; `entries` is sorted by name."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def plugins(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.is_plugin)
+
+    def get(self, name: str) -> Entry | None:
+        """The entry of that (normalised) name."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Which sources are allowed and which settings hold."""
+
+    name: str
+    python: str
+    sources: tuple[str, ...]
+    exclude_newer: str | None = None
+    index_url: str | None = None
+    extra_index_urls: tuple[str, ...] = ()
+    build_constraints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder whose ``pyproject.toml`` has ``[tool.envbuilder]``, and where its state lives.
+
+    Attributes:
+        root: the folder.
+        shared: state that several workspaces may share: store, git clones, locks, bytecode.
+        own: state of this workspace alone: which environment each plugin has, and its runs.
+        default_run: the run file that `run` takes where none is given, relative to the root.
+        core: distribution name to version, or to the package folder to read it from.
+        git_mirrors: prefix of a canonical address to what replaces it.
+        index_mirrors: canonical index to mirror.
+    """
+
+    root: Path
+    shared: Path
+    own: Path
+    default_run: str | None = None
+    core: Mapping[str, str | Path] = field(default_factory=dict)
+    git_mirrors: Mapping[str, str] = field(default_factory=dict)
+    index_mirrors: Mapping[str, str] = field(default_factory=dict)
+
+    def show(self, path: Path) -> str:
+        """The path as people write it here: relative to the workspace where it is inside."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a package says of itself; `version` and `dependencies` are None where only a build can tell."""
+
+    name: str | None
+    version: str | None
+    requires_python: str | None = None
+    dependencies: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a git entry was when it was locked; one table of ``pins.toml``.
+
+    `tag_object` is the annotated tag's own object, equal to `commit` for a lightweight tag and for a bare commit.
+    `requires` are the package's own dependencies, as declared at the commit.
+    """
+
+    url: str
+    ref_kind: str
+    ref: str
+    subdirectory: str
+    tag_object: str
+    commit: str
+    tree: str
+    name: str
+    version: str
+    requires_python: str | None = None
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LockRecord:
+    """What a plugin's lock was made from and is: digests of its inputs and of ``uv.lock`` itself."""
+
+    inputs: str
+    lock: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """``pins.toml``: entries by name, locks by plugin."""
+
+    entries: Mapping[str, Pin] = field(default_factory=dict)
+    locks: Mapping[str, LockRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python to build with.
+
+    Attributes:
+        path: its real executable, absolute.
+        implementation: ``cpython``.
+        version: in full, such as ``3.11.7``.
+        abi: the ABI and its flags, such as ``cpython-311-x86_64-linux-gnu``.
+        platform: such as ``linux-x86_64``.
+    """
+
+    path: Path
+    implementation: str
+    version: str
+    abi: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class PluginOutcome:
+    """What a command did for one plugin; `state` is a word such as ``locked``, ``unchanged``, ``built``, ``failed``."""
+
+    plugin: str
+    state: str
+    seconds: float = 0.0
+    detail: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not any(problem.severity == "error" for problem in self.problems)

@@ -1,0 +1,215 @@
+"""The registry's schema, and entries as a profile sees them. Pure: files come in as trees, entries go out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from pydantic import AfterValidator, Field, model_validator
+
+from envbuilder.config import python_specifier
+from envbuilder.documents import Document, Located, merge, validate
+from envbuilder.errors import ConfigError, Problem
+from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
+
+# PEP 508's rule for names, to the end of the text.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The transports that git speaks itself. What is left out runs programs (ext::) or inherits descriptors (fd::).
+_GIT_URL = re.compile(r"(https?|ssh|git|file)://[^\s]+|[A-Za-z0-9_][\w.-]*@[\w.-]+:[^\s:-][^\s:]*")
+# What git check-ref-format refuses, and a leading dash, which git would read as an option.
+_BAD_REF = re.compile(r"^[-/.]|\.\.|[\x00-\x20~^:?*\[\\\x7f]|@\{|//|[/.]$|\.lock$|^@$")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("expected a distribution name: letters, digits, and -_. between them")
+    return text
+
+
+def _entry_point(text: str) -> str:
+    if not _ENTRY_POINT.fullmatch(text):
+        raise ValueError("expected module:attribute, such as ocr_crnn:CrnnOcr")
+    return text
+
+
+def _specifier(text: str) -> str:
+    try:
+        return str(SpecifierSet(text))
+    except InvalidSpecifier as error:
+        raise ValueError(f"expected a version specifier such as >=0.2,<0.3 ({error})") from error
+
+
+def _python(text: str) -> str:
+    python_specifier(text)
+    return text
+
+
+def _requirement(text: str) -> str:
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"expected a requirement such as transformers==4.49.0 ({error})") from error
+    if requirement.url:
+        raise ValueError("expected a requirement from the index; for a URL or a path write a registry entry")
+    return text
+
+
+def _git_url(text: str) -> str:
+    if not _GIT_URL.fullmatch(text):
+        raise ValueError("expected a git address: https://, ssh://, git://, file:// or user@host:path")
+    return text
+
+
+def _ref(text: str) -> str:
+    if _BAD_REF.search(text):
+        raise ValueError("expected a name that git accepts for a tag or branch")
+    return text
+
+
+def _commit(text: str) -> str:
+    if not _COMMIT.fullmatch(text):
+        raise ValueError("expected a commit as 40 hexadecimal digits; a tag goes under tag:")
+    return text
+
+
+def _inside(text: str) -> str:
+    parts = PurePosixPath(text).parts
+    if not parts or text.startswith(("/", "~", "-")) or ".." in parts or "\\" in text:
+        raise ValueError("expected a relative path that stays inside")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not _ENV_NAME.fullmatch(text):
+        raise ValueError("expected the name of an environment variable")
+    return text
+
+
+Specifier = Annotated[str, AfterValidator(_specifier)]
+Ref = Annotated[str, AfterValidator(_ref)]
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class SourceDocument(Document):
+    """Where the code comes from: exactly one of ``git`` (with ``tag``, ``rev`` or ``branch``), ``pypi`` and ``path``."""
+
+    git: Annotated[str, AfterValidator(_git_url)] | None = None
+    tag: Ref | None = None
+    rev: Annotated[str, AfterValidator(_commit)] | None = None
+    branch: Ref | None = None
+    subdirectory: Inside | None = None
+    pypi: Specifier | None = Field(default=None, description="a version specifier: ==1.2.3, or a range in dev")
+    path: Inside | None = Field(default=None, description="an editable checkout, relative to the workspace")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SourceDocument:
+        kinds = [name for name in ("git", "pypi", "path") if getattr(self, name) is not None]
+        refs = [name for name in ("tag", "rev", "branch") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"expected exactly one of git, pypi, path; found {', '.join(kinds) or 'none'}")
+        if kinds == ["git"] and len(refs) != 1:
+            raise ValueError(f"a git source needs exactly one of tag, rev, branch; found {', '.join(refs) or 'none'}")
+        if kinds != ["git"] and (refs or self.subdirectory):
+            raise ValueError(f"{(refs or ['subdirectory'])[0]} belongs to a git source, not to {kinds[0]}")
+        return self
+
+    def source(self) -> Source:
+        """The source as a value."""
+        if self.git is not None:
+            kind, ref = next((k, r) for k in ("tag", "rev", "branch") if (r := getattr(self, k)) is not None)
+            return GitSource(self.git, kind, ref, self.subdirectory or "")
+        if self.pypi is not None:
+            specifiers = list(SpecifierSet(self.pypi))
+            exact = len(specifiers) == 1 and specifiers[0].operator in {"==", "==="} and "*" not in str(specifiers[0])
+            return PypiSource(self.pypi, exact=exact)
+        return PathSource(str(self.path))
+
+
+class EntryDocument(Document):
+    """A registry entry, base and overlay together."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    kind: Literal["plugin", "library"] = "plugin"
+    stage: Literal["inference", "eval", "report"] | None = None
+    entry: Annotated[str, AfterValidator(_entry_point)] | None = None
+    command: tuple[str, ...] = ()
+    source: SourceDocument
+    core: Specifier | None = None
+    python: Annotated[str, AfterValidator(_python)] | None = None
+    extras: tuple[Annotated[str, AfterValidator(_name)], ...] = ()
+    requires: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
+    exclude: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
+        default=(), description="distributions that the package's own metadata asks for and that are left out"
+    )
+    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _plugin_or_library(self) -> EntryDocument:
+        if self.kind == "library":
+            extra = [name for name in ("stage", "entry", "command") if getattr(self, name)]
+            if extra:
+                raise ValueError(f"a library has no {extra[0]}; expected kind: plugin, or the key left out")
+            return self
+        if self.stage is None:
+            raise ValueError("a plugin needs stage: inference, eval or report")
+        if (self.entry is None) == (not self.command):
+            raise ValueError("a plugin needs either entry: module:attribute or command: [...]")
+        return self
+
+
+def parse(trees: Iterable[tuple[Located, Located | None]]) -> Registry:
+    """Make the registry of base entries and the overlays that count.
+
+    Raises:
+        ConfigError: with everything that is wrong in all files.
+    """
+    problems: list[Problem] = []
+    entries: dict[str, Entry] = {}
+    for base, overlay in trees:
+        stem = PurePosixPath(base.file).stem
+        tree = base if overlay is None else merge(base, overlay, whole=frozenset({"source"}))
+        try:
+            document = validate(tree, EntryDocument, entry=stem)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        name = str(canonicalize_name(document.name))
+        place = str(tree.place(("name",)))
+        if name != canonicalize_name(stem):
+            message = f"name: {document.name!r} in a file named {stem}.yaml; expected the same name"
+            hint = f"git mv {base.file} {PurePosixPath(base.file).with_name(name + '.yaml')}"
+            problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=hint))
+        elif name in entries:
+            message = f"name: {document.name!r} stands in {entries[name].where} already"
+            problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=f"git rm {base.file}"))
+        else:
+            entries[name] = _entry(document, name, place)
+    if problems:
+        raise ConfigError(problems)
+    return Registry(tuple(entries[name] for name in sorted(entries)))
+
+
+def _entry(document: EntryDocument, name: str, where: str) -> Entry:
+    return Entry(
+        name=name,
+        kind=document.kind,
+        source=document.source.source(),
+        where=where,
+        stage=document.stage,
+        entry=document.entry,
+        command=document.command,
+        core=document.core,
+        python=document.python,
+        extras=document.extras,
+        requires=document.requires,
+        exclude=document.exclude,
+        env=dict(document.env),
+    )

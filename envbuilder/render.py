@@ -1,0 +1,195 @@
+"""What people and machines see: one envelope, tables, progress. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem
+from envbuilder.models import PluginOutcome
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from typing_extensions import Self
+
+_MARKS = {
+    "locked": ("+", "green"),
+    "built": ("+", "green"),
+    "unchanged": ("=", "dim"),
+    "failed": ("x", "red"),
+    "waiting": (".", "yellow"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows for people; `numeric` names the columns that align right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[str] = frozenset()
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found or did.
+
+    Attributes:
+        command: its name, which names the JSON schema too.
+        profile: the profile it worked in, empty where none applies.
+        result: plain values, the ``result`` of the envelope.
+        problems: what is wrong; any error makes the exit status 1.
+        text: what people see on stdout.
+        exit_status: where it is neither 0 nor 1.
+    """
+
+    command: str
+    profile: str
+    result: Mapping[str, object] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    text: tuple[Table | str, ...] = ()
+    exit_status: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.exit_status and not any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def status(self) -> int:
+        if self.exit_status is not None:
+            return self.exit_status
+        return EXIT_OK if self.ok else EXIT_FAILED
+
+
+def envelope(outcome: Outcome) -> str:
+    """The one JSON object of `--format json`."""
+    document = {
+        "schema": f"envbuilder/{outcome.command.replace(' ', '-')}/1",
+        "ok": outcome.ok,
+        "profile": outcome.profile,
+        "result": dict(outcome.result),
+        "problems": [asdict(problem) for problem in outcome.problems],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, default=str)
+
+
+def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
+    """Print an outcome: results to stdout, problems to stderr."""
+    if output == "json":
+        print(envelope(outcome))
+        return
+    if not quiet:
+        out = _console(stderr=False)
+        for part in outcome.text:
+            if isinstance(part, Table):
+                out.print(_table(part))
+            else:
+                out.print(part, markup=False, highlight=False, soft_wrap=True)
+    show_problems(outcome.problems)
+
+
+def show_problems(problems: Sequence[Problem]) -> None:
+    """Print problems to stderr: code, entry and place, then what is wrong, then the hint."""
+    from rich.text import Text
+
+    console = _console(stderr=True)
+    for problem in problems:
+        colour = "red" if problem.severity == "error" else "yellow"
+        line = Text(f"{problem.severity}", style=f"bold {colour}")
+        line.append(f"[{problem.code}]", style=colour)
+        if problem.entry:
+            line.append(f" {problem.entry}", style="bold")
+        if problem.where:
+            line.append(f" {problem.where}", style="cyan")
+        line.append(f": {problem.message}")
+        console.print(line, soft_wrap=True)
+        if problem.hint:
+            console.print(Text(f"  hint: {problem.hint}", style="dim"), soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # Off a terminal a table must not be squeezed into 80 columns: logs and pipes have no width.
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+
+
+def _table(table: Table) -> RenderableType:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        right = column in table.numeric
+        shown.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+class Progress:
+    """Tells how plugins get on: a live line each on a terminal, one plain line for each event elsewhere.
+
+    Args:
+        verb: what is being done, such as ``lock``.
+        plugins: the names.
+        silent: whether to say nothing.
+    """
+
+    def __init__(self, verb: str, plugins: Sequence[str], *, silent: bool):
+        self._verb = verb
+        self._width = max((len(name) for name in plugins), default=0)
+        self._states: dict[str, PluginOutcome] = {name: PluginOutcome(name, "…") for name in plugins}
+        self._started = dict.fromkeys(plugins, time.monotonic())
+        self._silent = silent
+        self._guard = threading.Lock()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if not self._silent and sys.stderr.isatty():
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._render, console=_console(stderr=True), refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def report(self, outcome: PluginOutcome) -> None:
+        """Take note of an event; may be called from any thread."""
+        with self._guard:
+            self._states[outcome.plugin] = outcome
+            if self._live is None and not self._silent:
+                print(self._line(outcome), file=sys.stderr, flush=True)
+
+    def _line(self, outcome: PluginOutcome) -> str:
+        mark = _MARKS.get(outcome.state, (">", ""))[0]
+        seconds = f"  {outcome.seconds:.1f} s" if outcome.seconds >= 0.05 else ""
+        detail = f"  ({outcome.detail})" if outcome.detail else ""
+        return f"{mark} {self._verb} {outcome.plugin:{self._width}}  {outcome.state}{seconds}{detail}"
+
+    def _render(self) -> RenderableType:
+        from rich.table import Table as RichTable
+
+        grid = RichTable.grid(padding=(0, 2))
+        with self._guard:
+            for name, outcome in self._states.items():
+                style = _MARKS.get(outcome.state, ("", "cyan"))[1]
+                busy = outcome.state not in _MARKS or outcome.state == "waiting"
+                seconds = time.monotonic() - self._started.get(name, 0) if busy else outcome.seconds
+                shown = f"{seconds:.1f} s" if seconds >= 0.05 else ""
+                grid.add_row(self._verb, name, f"[{style}]{outcome.state}[/]", shown, outcome.detail)
+        return grid

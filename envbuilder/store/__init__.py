@@ -1,0 +1,1 @@
+"""Where state lives: durable files, locks between processes, sealed environments."""

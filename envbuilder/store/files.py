@@ -1,0 +1,102 @@
+"""Files that survive: written whole or not at all; and locks that die with their owner."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from envbuilder.errors import ToolError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it holds the old text or the new one, whatever happens meanwhile.
+
+    A file that holds this text already is left alone.
+
+    Raises:
+        ToolError: the file system refuses (full, read-only).
+    """
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make a symbolic link, or swing an existing one over, in one step."""
+    try:
+        if link.is_symlink() and Path(os.readlink(link)) == target:  # noqa: PTH115 - the text as it stands
+            return
+        link.parent.mkdir(parents=True, exist_ok=True)
+        fresh = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+        sync_folder(link.parent)
+    except OSError as error:
+        raise unwritable(link, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> ToolError:
+    """A file system's refusal as an error with a remedy."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return ToolError(
+        f"cannot write {path}: {error.strerror or error}",
+        code="disk-full" if full else "unwritable",
+        where=str(path),
+        hint=f"df -h {path.parent}" if full else f"ls -ld {path.parent}",
+    )
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock between processes; it ends with its owner, however that ends.
+
+    Args:
+        path: the lock's file; it stays, empty.
+        waiting: called once where another process holds the lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

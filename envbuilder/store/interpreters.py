@@ -1,0 +1,53 @@
+"""Which interpreter a request led to, remembered, so that a build with nothing to do asks nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from envbuilder import uv
+from envbuilder.models import Interpreter
+from envbuilder.store.files import write_atomically
+
+
+def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
+    """The interpreter for a request; remembered as long as PATH and the executable stay the same.
+
+    Raises:
+        ToolError: there is none.
+    """
+    memo = shared / "interpreters.json"
+    known = _read(memo)
+    name = f"{request} on {os.environ.get('PATH', '')}"
+    if name in known and (found := _still_valid(known[name])) is not None:
+        return found
+    found = uv.find_python(request, offline=offline)
+    known[name] = {**asdict(found), "path": str(found.path), "stamp": _stamp(found.path)}
+    write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
+    return found
+
+
+def _read(memo: Path) -> dict[str, dict[str, object]]:
+    try:
+        document = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _still_valid(record: dict[str, object]) -> Interpreter | None:
+    try:
+        fields = {name: str(record[name]) for name in ("implementation", "version", "abi", "platform")}
+        path = Path(str(record["path"]))
+        return Interpreter(path, **fields) if _stamp(path) == record["stamp"] else None
+    except (KeyError, OSError):
+        return None
+
+
+def _stamp(path: Path) -> list[object]:
+    # A patch release replaces the executable, behind whatever links lead to it.
+    real = path.resolve()
+    status = real.stat()
+    return [str(real), status.st_size, status.st_mtime_ns, status.st_ino]

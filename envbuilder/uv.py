@@ -1,0 +1,178 @@
+"""uv as a subprocess: which one, with which arguments, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from envbuilder import process
+from envbuilder.errors import Problem, ToolError
+from envbuilder.models import Interpreter, Profile
+
+# A lock or a cold sync of a torch environment moves gigabytes over slow lines.
+_TIMEOUT_S = 3 * 3600.0
+
+# Asked of every interpreter; the answer is part of an environment's key.
+_IDENTITY = """
+import json, platform, sys, sysconfig
+print(json.dumps([sys.implementation.name, platform.python_version(),
+                  sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag, sysconfig.get_platform()]))
+"""
+
+
+@cache
+def find_uv() -> Path:
+    """The uv to use: the one that came with envbuilder, or a newer one on PATH of the same minor series.
+
+    uv's minor releases may change what a lock holds, so one of another series is left alone.
+
+    Raises:
+        ToolError: there is none.
+    """
+    bundled = _bundled()
+    on_path = shutil.which("uv")
+    if bundled is None:
+        if on_path is None:
+            raise ToolError("uv is not there", code="tool-missing", hint="python -m pip install uv")
+        return Path(on_path)
+    if on_path is None or Path(on_path).resolve() == bundled.resolve():
+        return bundled
+    ours, theirs = version_of(bundled), version_of(Path(on_path))
+    fits = theirs[:2] == ours[:2] and theirs > ours
+    return Path(on_path) if fits else bundled
+
+
+def _bundled() -> Path | None:
+    try:
+        from uv import find_uv_bin
+    except ImportError:
+        return None
+    try:
+        return Path(find_uv_bin())
+    except FileNotFoundError:
+        beside = Path(sys.executable).with_name("uv")
+        return beside if beside.exists() else None
+
+
+@cache
+def version_of(uv: Path) -> tuple[int, ...]:
+    """A uv's version as numbers; empty where it does not answer."""
+    done = process.run([uv, "--version"], timeout_s=60)
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def lock(
+    project: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, upgrade: bool
+) -> process.Completed:
+    """``uv lock`` in a project's folder."""
+    arguments: list[str | Path] = ["lock", "--project", project, "--python", interpreter, "--no-progress"]
+    return _run([*arguments, *_flags(offline=offline, upgrade=upgrade)], env, cwd=project)
+
+
+def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
+    """``uv venv --relocatable``: what is made here may be renamed later."""
+    arguments: list[str | Path] = ["venv", "--relocatable", "--no-project", "--clear", "--quiet", "--prompt", prompt]
+    return _run([*arguments, "--python", interpreter, folder], {}, cwd=folder.parent)
+
+
+def sync(project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool) -> process.Completed:
+    """``uv sync --frozen`` of a project's lock into a folder."""
+    arguments: list[str | Path] = ["sync", "--frozen", "--no-default-groups", "--no-progress", "--project", project]
+    place = {"UV_PROJECT_ENVIRONMENT": str(folder)}
+    return _run([*arguments, "--python", interpreter, *_flags(offline=offline)], {**env, **place}, cwd=project)
+
+
+def build_wheel(
+    source: Path, out: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool
+) -> process.Completed:
+    """``uv build --wheel``: how a package with dynamic metadata tells what it is."""
+    arguments: list[str | Path] = [
+        "build",
+        "--wheel",
+        "--no-progress",
+        "--python",
+        interpreter,
+        "--out-dir",
+        out,
+        *_flags(offline=offline),
+    ]
+    return _run([*arguments, source], env, cwd=source)
+
+
+def find_python(request: str, *, offline: bool) -> Interpreter:
+    """The interpreter for a request such as ``==3.11.*``; uv fetches one where the machine has none.
+
+    Raises:
+        ToolError: there is none, and none can be had.
+    """
+    outside = process.clean_environment({"PATH": os.pathsep.join(_search_path())})
+    find: list[str | Path] = [find_uv(), "python", "find", "--system", "--no-project", request]
+    done = process.run(find, env=outside, timeout_s=600)
+    if not done.ok and not offline:
+        process.run([find_uv(), "python", "install", "--quiet", request], env=outside, timeout_s=_TIMEOUT_S)
+        done = process.run(find, env=outside, timeout_s=600)
+    if not done.ok:
+        raise ToolError(
+            f"no Python {request} on this machine, and none could be fetched",
+            code="python-missing",
+            hint=f"uv python install '{request}'",
+        )
+    return identify(Path(done.stdout.strip()))
+
+
+def _search_path() -> list[str]:
+    parts = os.environ.get("PATH", "").split(os.pathsep)
+    # What stands first on PATH may be the environment that envbuilder itself runs from.
+    if sys.prefix != sys.base_prefix:
+        own = os.path.realpath(Path(sys.prefix) / "bin")
+        parts = [part for part in parts if os.path.realpath(part) != own]
+    # pyenv puts one version on PATH at a time; uv does not look at the others by itself.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return [*parts, *(str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True))]
+
+
+def identify(path: Path) -> Interpreter:
+    """What an interpreter is.
+
+    Raises:
+        ToolError: it does not run.
+    """
+    done = process.run([path, "-I", "-S", "-c", _IDENTITY], timeout_s=60)
+    if not done.ok:
+        raise ToolError(f"{path} does not run: {done.stderr.strip()[-200:]}", hint=f"{path} --version")
+    implementation, version, abi, platform = json.loads(done.stdout)
+    return Interpreter(path, implementation, version, abi, platform)
+
+
+def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path) -> process.Completed:
+    own = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_ENV_FILE": "1", **env}
+    return process.run([find_uv(), *arguments], cwd=cwd, env=process.clean_environment(own), timeout_s=_TIMEOUT_S)
+
+
+def _flags(*, offline: bool, upgrade: bool = False) -> list[str]:
+    return [*(["--offline"] if offline else []), *(["--upgrade"] if upgrade else [])]
+
+
+def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Problem:
+    """A failed call as a problem: uv's own words, without its progress."""
+    lines = [line.rstrip() for line in done.stderr.splitlines() if line.strip()]
+    start = next(
+        (n for n, line in enumerate(lines) if line.lstrip().startswith(("error:", "\N{MULTIPLICATION SIGN}", "x "))), 0
+    )
+    text = "\n".join(lines[start : start + 25]) or f"uv exited with {done.returncode}"
+    return Problem(code, text.removeprefix("error: "), entry=plugin, hint=hint)
+
+
+def index_tables(profile: Profile) -> list[dict[str, object]]:
+    """The ``[[tool.uv.index]]`` tables of a generated project; none where uv's own default serves."""
+    tables: list[dict[str, object]] = [{"url": url} for url in profile.extra_index_urls]
+    if profile.index_url:
+        tables.append({"url": profile.index_url, "default": True})
+    return tables
