@@ -1,0 +1,263 @@
+"""What the command line calls: run a run file, plan one, look at runs. Prints nothing and never exits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from envbuilder.errors import ConfigError, Interrupted, Problem
+from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
+from pipeline.config.load import check_plugins
+from pipeline.errors import RecordError
+from pipeline.layout import (
+    Journal,
+    RunLayout,
+    csv_text,
+    find_run,
+    new_run_id,
+    read_answers,
+    read_json,
+    run_ids,
+    safe_name,
+    write_environments,
+    write_text,
+)
+from pipeline.models import Environment, Evaluation, Plan, Reporter, RunOutcome, Silence, Stage, TaskResult
+from pipeline.plan import make_plan
+from pipeline.render import outcome_tables
+from pipeline.scheduler import Header, Record, Scheduler, Setting
+from pipeline.slots import Slots, discover_gpus, thread_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_RESULTS = TypeAdapter(tuple[TaskResult, ...])
+_EVALUATIONS = TypeAdapter(tuple[Evaluation, ...])
+_PROBLEMS = TypeAdapter(tuple[Problem, ...])
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run.
+
+    Attributes:
+        run_file: the run file.
+        environments: ready environments, at least of every plugin that the run file names.
+        state_dir: the workspace's state folder; the record goes to its ``runs/``.
+        profile: ``dev`` or ``prod``, for the record.
+        pins: what git sources were pinned to, as plain JSON, for the record.
+        jobs: how many attempts may use the CPU at once; more than one blurs latencies.
+        grace_s: seconds between asking a worker to end and killing it.
+        backoff_s: seconds before a failed attempt is made again.
+    """
+
+    run_file: Path
+    environments: Sequence[Environment]
+    state_dir: Path
+    profile: str = "prod"
+    pins: Mapping[str, object] = field(default_factory=dict)
+    jobs: int = 1
+    grace_s: float = 10.0
+    backoff_s: float = 1.0
+
+
+def plugins_of(run_file: Path, known: Mapping[str, Stage] | None = None) -> tuple[str, ...]:
+    """The plugins that a run file names, each once, in the order of stages; reads no data set.
+
+    Args:
+        run_file: the run file.
+        known: the stage of every plugin there is, where that is to be checked too.
+
+    Raises:
+        ConfigError: with one problem for each thing that is wrong with the file.
+    """
+    config = read_run_file(run_file)
+    problems = check_plugins(config, known) if known is not None else []
+    if problems:
+        raise ConfigError(problems)
+    return plugins_named(config)
+
+
+def plan_run(request: RunRequest) -> Plan:
+    """What a run would do.
+
+    Raises:
+        ConfigError: with one problem for each thing that is wrong with the run file or its data.
+    """
+    return make_plan(_load(request), request.environments)
+
+
+def _load(request: RunRequest) -> RunConfig:
+    return load_run(request.run_file, {each.plugin: each.stage for each in request.environments})
+
+
+def execute_run(
+    request: RunRequest, *, interrupted: threading.Event | None = None, reporter: Reporter | None = None
+) -> RunOutcome:
+    """Run a run file from inference to report.
+
+    Args:
+        request: what to run.
+        interrupted: set it (from a signal handler, say) to end the run. Where it is not given and this is the main
+            thread, Ctrl-C and SIGTERM do so.
+        reporter: who watches; see `pipeline.render.make_display`.
+
+    Returns:
+        How it went; what tasks failed at is a value in it.
+
+    Raises:
+        ConfigError: the run file or its data cannot be used; nothing was run.
+        RecordError: the state folder cannot be written.
+        Interrupted: it was ended early; what was written stays.
+    """
+    plan = plan_run(request)
+    try:
+        layout = RunLayout(request.state_dir, new_run_id(plan.name, datetime.now(timezone.utc)))
+        layout.create()
+        with layout.held(), _stoppable(interrupted) as stop:
+            _carry_out(request, plan, layout, stop, reporter or Silence())
+    except OSError as error:
+        where = str(error.filename or request.state_dir)
+        hint = f"df -h {request.state_dir}; ls -ld {request.state_dir}"
+        raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
+    if stop.is_set():
+        raise Interrupted(f"run {layout.id} was interrupted", hint=f"envbuilder runs show {layout.id}")
+    return load_outcome(layout)
+
+
+def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threading.Event, reporter: Reporter) -> None:
+    gpus = discover_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    used = {task.environment.plugin: task.environment for task in plan.tasks}
+    write_environments(layout.environments, used.values())
+    run_file = str(request.run_file.absolute())
+    record = Record(plan, layout, Header(request.profile, run_file, request.pins, request.jobs, gpus))
+    record.save()
+    events = Journal(layout.events, timed=True)
+    at_once = min(request.jobs, len(plan.stage("inference")))
+    variables = thread_variables(at_once, os.environ)
+    setting = Setting(plan, layout, events, stop, reporter, request.grace_s, request.backoff_s, variables)
+    events.append({"event": "run-started", "run": layout.id})
+    status = "failed"
+    try:
+        Scheduler(setting, Slots(gpus, request.jobs), record).run()
+        status = "cancelled" if stop.is_set() else "ok" if all(each.ok for each in record.results) else "failed"
+    finally:
+        record.close(status)
+        events.append({"event": "run-ended", "run": layout.id, "status": status})
+        events.close()
+
+
+@contextlib.contextmanager
+def _stoppable(interrupted: threading.Event | None) -> Iterator[threading.Event]:
+    """The event that ends the run; set by Ctrl-C and SIGTERM where the caller has none of its own."""
+    if interrupted is not None or threading.current_thread() is not threading.main_thread():
+        yield interrupted or threading.Event()
+        return
+    event = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def list_runs(state_dir: Path) -> tuple[RunOutcome, ...]:
+    """Every run there is a readable record of, the oldest first."""
+    outcomes = []
+    for run_id in run_ids(state_dir):
+        with contextlib.suppress(RecordError):
+            outcomes.append(load_outcome(RunLayout(state_dir, run_id)))
+    return tuple(outcomes)
+
+
+def show_run(state_dir: Path, run: str | None = None) -> RunOutcome:
+    """One run, from its record.
+
+    Args:
+        state_dir: the workspace's state folder.
+        run: its id, the beginning or end of it, or ``latest``.
+
+    Raises:
+        UnknownRunError: there is none of that name.
+        RecordError: its record is damaged.
+    """
+    return load_outcome(find_run(state_dir, run))
+
+
+def load_outcome(layout: RunLayout) -> RunOutcome:
+    """A run's outcome from its record; one that says it runs, though its runner is gone, was ``killed``.
+
+    Raises:
+        RecordError: the record is damaged.
+    """
+    document = read_json(layout.run_json)
+    try:
+        results = _RESULTS.validate_python(document.get("tasks"))
+        evaluations = _EVALUATIONS.validate_python(document.get("evaluations"))
+        problems = _PROBLEMS.validate_python(document.get("problems"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise RecordError(
+            f"{place}: {first['msg']}", where=str(layout.run_json), hint="envbuilder runs list"
+        ) from error
+    status = str(document.get("status"))
+    if status == "running" and not layout.is_held():
+        status = "killed"
+    return RunOutcome(
+        ok=status == "ok",
+        id=layout.id,
+        status=status,
+        problems=problems,
+        tasks=results,
+        evaluations=evaluations,
+        tables=outcome_tables(results, evaluations),
+        paths=_paths(layout, results),
+        name=str(document.get("name")),
+        started=str(document.get("started")),
+        finished=None if document.get("finished") is None else str(document.get("finished")),
+    )
+
+
+def _paths(layout: RunLayout, results: Sequence[TaskResult]) -> dict[str, str]:
+    paths = {"run": layout.root, "answers": layout.answers_dir, "logs": layout.logs_dir, "metrics": layout.metrics_csv}
+    reports = [result for result in results if result.stage == "report" and result.status == "ok"]
+    if reports:
+        paths["report"] = next(iter(sorted(layout.root.glob("report*.html"))), layout.root)
+    return {name: str(path) for name, path in paths.items() if path.exists()}
+
+
+def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None = None) -> tuple[Path, ...]:
+    """Write each inference task's answers as a table ``id;model_answer``, as upstream tools read them.
+
+    An item without an answer has an empty one. The tables go to the run's own ``export/`` where no folder is given.
+
+    Raises:
+        UnknownRunError: there is no run of that name.
+        RecordError: a table cannot be written.
+    """
+    layout = find_run(state_dir, run)
+    target = folder or layout.export_dir
+    written = []
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for result in load_outcome(layout).tasks:
+            if result.stage == "inference":
+                rows = [(line.item, line.answer or "") for line in read_answers(layout.answers(result.id)).values()]
+                path = target / f"{safe_name(result.id)}.csv"
+                write_text(path, csv_text(("id", "model_answer"), rows, delimiter=";"))
+                written.append(path)
+    except OSError as error:
+        raise RecordError(f"cannot be written: {error}", where=str(target), hint=f"ls -ld {target}") from error
+    return tuple(written)

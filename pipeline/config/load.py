@@ -1,0 +1,129 @@
+"""Reads a run file with its data sets and tells everything that is wrong at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envbuilder.documents import Located, Path_, Place, read_yaml, validate
+from envbuilder.errors import ConfigError, Problem
+from pipeline.config.datasets import read_data
+from pipeline.config.runfile import RunFile
+from pipeline.models import STAGES, DataSet, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run file as read: its values, where each of them stands, and its data sets (none before `load_run`)."""
+
+    path: Path
+    file: RunFile
+    tree: Located
+    data: tuple[DataSet, ...] = ()
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it: relative to the working folder where it is below it."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - a link keeps the name that people know it by.
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def read_run_file(path: Path) -> RunConfig:
+    """Read a run file without its data.
+
+    Raises:
+        ConfigError: with one problem for each thing that is wrong.
+    """
+    tree = read_yaml(path, shown(path))
+    return RunConfig(path, validate(tree, RunFile), tree)
+
+
+def plugins_named(config: RunConfig) -> tuple[str, ...]:
+    """Every plugin that a run file names, each once, in the order of stages."""
+    return tuple(dict.fromkeys(name for _, name, _ in _mentions(config.file)))
+
+
+def load_run(path: Path, known: Mapping[str, Stage]) -> RunConfig:
+    """Read a run file and its data sets.
+
+    Args:
+        path: the run file.
+        known: the stage of every plugin there is.
+
+    Raises:
+        ConfigError: with one problem for each thing that is wrong.
+    """
+    config = read_run_file(path)
+    problems = check_plugins(config, known) + _check_data_names(config)
+    if not (config.file.inference or config.file.matrix.plugin):
+        text = "inference: nothing to run; name at least one inference plugin"
+        problems.append(problem_at(config.tree.place(("inference",)), text))
+    data = [_data_or_problems(config, name) for name in config.file.data]
+    problems += [each for found in data if not isinstance(found, DataSet) for each in found]
+    if problems:
+        raise ConfigError(problems)
+    return replace(config, data=tuple(found for found in data if isinstance(found, DataSet)))
+
+
+def _data_or_problems(config: RunConfig, name: str) -> DataSet | tuple[Problem, ...]:
+    try:
+        place = config.tree.place(("data", name, "path"))
+        return read_data(name, config.file.data[name], config.path.parent, place)
+    except ConfigError as error:
+        return error.problems
+
+
+def check_plugins(config: RunConfig, known: Mapping[str, Stage]) -> list[Problem]:
+    """Names of no plugin, and plugins at another stage than their own."""
+    problems = []
+    for path, name, stage in _mentions(config.file):
+        place = config.tree.place(path)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            text = f"unknown plugin {name!r}; expected one of {', '.join(sorted(known)) or 'none: no plugin is ready'}"
+            remark = f"did you mean {near[0]!r}?" if near else None
+            problems.append(problem_at(place, text, code="unknown-plugin", entry=name, remark=remark))
+        elif known[name] != stage:
+            others = [plugin for plugin, its in known.items() if its == stage]
+            text = f"plugin {name!r} serves the {known[name]} stage, found under {stage}"
+            remark = f"{stage} plugins: {', '.join(sorted(others)) or 'none'}"
+            problems.append(problem_at(place, text, code="wrong-stage", entry=name, remark=remark))
+    return problems
+
+
+def problem_at(
+    place: Place, message: str, *, code: str = "config-invalid", entry: str | None = None, remark: str | None = None
+) -> Problem:
+    """A problem of a place in a file; the remark stands behind the command that opens it there."""
+    hint = f"${{EDITOR:-vi}} +{place.line or 1} {place.file}" + (f"  # {remark}" if remark else "")
+    return Problem(code, message, entry=entry, where=str(place), hint=hint)
+
+
+def _mentions(file: RunFile) -> Iterator[tuple[Path_, str, Stage]]:
+    for stage in STAGES:
+        for index, entry in enumerate(getattr(file, stage)):
+            yield (stage, index, "plugin"), entry.plugin, stage
+        if stage == "inference":
+            for index, name in enumerate(file.matrix.plugin):
+                yield ("matrix", "plugin", index), name, stage
+
+
+def _check_data_names(config: RunConfig) -> list[Problem]:
+    problems = []
+    wishes = [("inference", index, entry.data) for index, entry in enumerate(config.file.inference)]
+    wishes += [("eval", index, entry.data) for index, entry in enumerate(config.file.eval)]
+    for stage, index, names in wishes:
+        for position, name in enumerate(names or ()):
+            if name not in config.file.data:
+                near = difflib.get_close_matches(name, config.file.data, n=1, cutoff=0.5)
+                text = f"unknown data set {name!r}; expected one of {', '.join(config.file.data)}"
+                place = config.tree.place((stage, index, "data", position))
+                remark = f"did you mean {near[0]!r}?" if near else None
+                problems.append(problem_at(place, text, code="unknown-data", remark=remark))
+    return problems

@@ -1,0 +1,23 @@
+"""What keeps a run from starting. What goes wrong within one is a value: a task's status and a `Problem`."""
+
+from __future__ import annotations
+
+from envbuilder.errors import EnvbuilderError, UsageError
+
+
+class EnvironmentsError(EnvbuilderError):
+    """A list of environments that is no such list."""
+
+    code = "environments-invalid"
+
+
+class RecordError(EnvbuilderError):
+    """The record of a run cannot be written or read."""
+
+    code = "record-unusable"
+
+
+class UnknownRunError(UsageError):
+    """No run of that name."""
+
+    code = "unknown-run"

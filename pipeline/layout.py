@@ -1,0 +1,268 @@
+"""Where everything of a run stands on disk, and how it gets there whole."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import threading
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from pipeline.errors import EnvironmentsError, RecordError, UnknownRunError
+from pipeline.models import AnswerLine, Environment, answer_line_from_json, environments_from_json, environments_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=@,+-]+")
+_LONGEST_NAME = 100
+
+
+def safe_name(text: str) -> str:
+    """A file name for a task id: itself where that is harmless, else a likeness with a digest that keeps it unique."""
+    likeness = _UNSAFE.sub("-", text).strip("-.")
+    if likeness == text and len(text) <= _LONGEST_NAME:
+        return text
+    return f"{likeness[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def new_run_id(name: str, now: datetime) -> str:
+    """A run id that sorts by time: ``20260102T030405Z-<name>-<random>``."""
+    return f"{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{safe_name(name)}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    """The time, in UTC, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class RunLayout:
+    """The paths of one run: ``<state>/runs/<id>/``."""
+
+    def __init__(self, state_dir: Path, run_id: str) -> None:
+        self.id = run_id
+        self.runs = state_dir.absolute() / "runs"
+        self.root = self.runs / run_id
+
+    @property
+    def run_json(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def environments(self) -> Path:
+        return self.root / "environments.json"
+
+    @property
+    def answers_dir(self) -> Path:
+        return self.root / "answers"
+
+    @property
+    def metrics_dir(self) -> Path:
+        return self.root / "metrics"
+
+    @property
+    def metrics_csv(self) -> Path:
+        return self.metrics_dir / "metrics.csv"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def export_dir(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the runner for as long as it lives."""
+        return self.root / ".lock"
+
+    @property
+    def latest(self) -> Path:
+        return self.runs / "latest"
+
+    def answers(self, task: str) -> Path:
+        return self.answers_dir / f"{safe_name(task)}.jsonl"
+
+    def metrics(self, task: str) -> Path:
+        return self.metrics_dir / f"{safe_name(task)}.json"
+
+    def attempt_id(self, task: str, number: int) -> str:
+        return f"{safe_name(task)}.{number}"
+
+    def attempt_dir(self, attempt: str) -> Path:
+        """The working folder of an attempt, with its context file."""
+        return self.root / "attempts" / attempt
+
+    def stdout(self, attempt: str) -> Path:
+        return self.logs_dir / f"{attempt}.out.log"
+
+    def stderr(self, attempt: str) -> Path:
+        return self.logs_dir / f"{attempt}.err.log"
+
+    def report(self, task: str, *, only: bool) -> Path:
+        """Where a report task writes; several of them get files of their own."""
+        return self.root / ("report.html" if only else f"report-{safe_name(task)}.html")
+
+    def create(self) -> None:
+        """Make the folders, and let ``latest`` point here.
+
+        Raises:
+            OSError: the state folder cannot be written.
+        """
+        self.root.mkdir(parents=True)
+        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir):
+            folder.mkdir()
+        link = self.runs / f".latest-{secrets.token_hex(4)}"
+        link.symlink_to(self.id)
+        link.replace(self.latest)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock, by which others see that its runner lives."""
+        with self.lock.open("wb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def is_held(self) -> bool:
+        """Whether a runner works on this run now."""
+        try:
+            with self.lock.open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("wb") as stream:
+            # A lone surrogate, which JSON can spell but UTF-8 cannot, becomes the escape that JSON spells it with.
+            stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object.
+
+    Raises:
+        RecordError: it is not there, or is none.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"cannot be read: {error}", where=str(path), hint="envbuilder runs list") from error
+    if not isinstance(document, dict):
+        found = type(document).__name__
+        raise RecordError(f"expected an object, found {found}", where=str(path), hint="envbuilder runs list")
+    return document
+
+
+def write_environments(path: Path, environments: Iterable[Environment]) -> None:
+    """Write environments as a file of schema ``envbuilder/environments/1``."""
+    write_json(path, environments_to_json(environments))
+
+
+def read_environments(path: Path) -> tuple[Environment, ...]:
+    """Read what `write_environments` wrote.
+
+    Raises:
+        EnvironmentsError: it is not there, or is no such file.
+    """
+    try:
+        return environments_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise EnvironmentsError(f"cannot be read: {error}", where=str(path), hint="envbuilder build") from error
+
+
+class Journal:
+    """A file of JSON lines that grows; every line is out of our hands when `append` returns."""
+
+    def __init__(self, path: Path, *, timed: bool = False) -> None:
+        self._stream = path.open("ab")
+        self._timed = timed
+        self._guard = threading.Lock()
+
+    def append(self, document: Mapping[str, object]) -> None:
+        if self._timed:
+            document = {"time": now(), **document}
+        line = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with self._guard:
+            self._stream.write(line)
+            self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def read_answers(path: Path) -> dict[str, AnswerLine]:
+    """The answers of a task by item, the last line of each; what is torn or no answer is left out."""
+    answers: dict[str, AnswerLine] = {}
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        return answers
+    with stream:
+        for line in stream:
+            with contextlib.suppress(ValueError, AttributeError):
+                answer = answer_line_from_json(json.loads(line))
+                answers[answer.item] = answer
+    return answers
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> str:
+    """A table as CSV with plain line ends."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def run_ids(state_dir: Path) -> list[str]:
+    """Every run's id, the oldest first."""
+    runs = state_dir / "runs"
+    if not runs.is_dir():
+        return []
+    return sorted(each.name for each in runs.iterdir() if not each.is_symlink() and (each / "run.json").is_file())
+
+
+def find_run(state_dir: Path, name: str | None = None) -> RunLayout:
+    """A run by its id, the beginning of its id, or the end of it; the latest for None or ``latest``.
+
+    Raises:
+        UnknownRunError: there is none, or more than one.
+    """
+    ids = run_ids(state_dir)
+    found = ids[-1:] if name in (None, "latest") else [each for each in ids if each == name]
+    if not found and name:
+        found = [each for each in ids if each.startswith(name) or each.endswith(f"-{name}")]
+    if len(found) == 1:
+        return RunLayout(state_dir, found[0])
+    what = f"{len(found)} runs fit {name!r}" if found else f"no run {name!r}" if name else "no run yet"
+    raise UnknownRunError(f"{what}; there are {len(ids)}", hint="envbuilder runs list", where=str(state_dir / "runs"))

@@ -1,0 +1,369 @@
+"""The values that pass between the rooms of the runner. No I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from envbuilder.errors import Problem
+from pipeline.errors import EnvironmentsError
+
+Stage = Literal["inference", "eval", "report"]
+STAGES: tuple[Stage, ...] = ("inference", "eval", "report")
+
+Status = Literal["ok", "failed", "timeout", "oom-gpu", "oom-host", "killed", "cancelled"]
+
+ENVIRONMENTS_SCHEMA = "envbuilder/environments/1"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A ready environment of one plugin: what envbuilder hands to a run.
+
+    Attributes:
+        plugin: the plugin's distribution name.
+        stage: the stage that the plugin serves.
+        path: the root of the virtual environment.
+        python: absolute path of its interpreter.
+        key: the environment's name in the store; equal keys are equal environments.
+        cache_dir: absolute folder for files that the plugin keeps between runs.
+        entry: ``module:attribute`` of the plugin's class; None where there is a `command`.
+        command: program and arguments of a plugin without a class; None where there is an `entry`.
+        env: variables set for the worker.
+        versions: of ``python``, the plugin, and the packages worth knowing.
+        lock_digest: digest of the lock that it was built from.
+        source: where the plugin's code comes from, as plain JSON.
+    """
+
+    plugin: str
+    stage: Stage
+    path: Path
+    python: Path
+    key: str
+    cache_dir: Path
+    entry: str | None = None
+    command: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    lock_digest: str = ""
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a plugin that nobody could start."""
+        if bool(self.entry) == bool(self.command):
+            raise ValueError(f"{self.plugin}: needs either an entry or a command")
+
+
+_ENVIRONMENTS = TypeAdapter(tuple[Environment, ...])
+
+
+def environments_to_json(environments: Iterable[Environment]) -> dict[str, object]:
+    """Environments as a JSON document."""
+    listed = _ENVIRONMENTS.dump_python(tuple(environments), mode="json")
+    return {"schema": ENVIRONMENTS_SCHEMA, "environments": listed}
+
+
+def environments_from_json(document: object) -> tuple[Environment, ...]:
+    """Environments from the document that `environments_to_json` made.
+
+    Raises:
+        EnvironmentsError: it is another document, or damaged.
+    """
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    if not isinstance(document, Mapping) or schema != ENVIRONMENTS_SCHEMA:
+        raise EnvironmentsError(f"expected schema {ENVIRONMENTS_SCHEMA!r}, found {schema!r}", hint="envbuilder build")
+    try:
+        return _ENVIRONMENTS.validate_python(document.get("environments"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise EnvironmentsError(f"environments.{place}: {first['msg']}", hint="envbuilder build") from error
+
+
+@dataclass(frozen=True)
+class DataItem:
+    """One row of a data set.
+
+    Attributes:
+        id: unique within the data set.
+        references: acceptable answers, at least one.
+        image: absolute path, or None for a question without an image.
+        question: what is asked; may be empty.
+        doc_class: the class that figures are broken down by.
+        question_type: free text.
+        fields: every other column, by name.
+        error: why it cannot be offered to any plugin (``image-missing: ...``), or None.
+    """
+
+    id: str
+    references: tuple[str, ...]
+    image: Path | None = None
+    question: str = ""
+    doc_class: str = ""
+    question_type: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as read; `digest` covers its rows and the bytes of its images."""
+
+    name: str
+    path: Path
+    digest: str
+    items: tuple[DataItem, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One plugin at one stage of a run.
+
+    Attributes:
+        id: unique within the run, for people and for file names.
+        stage: its stage.
+        environment: where it runs.
+        params: the plugin's parameters.
+        data: name of the data set; None at the report stage.
+        inference: at the eval stage the id of the inference task that is judged, else None.
+        gpus: how many GPUs (a part of one below 1); None for one GPU if there is any, else the CPU.
+        batch: the most items of one call.
+        timeout_s: seconds for one attempt, loading included; None for no limit.
+        item_timeout_s: seconds for one item; a batch gets as many times that.
+        seed: the run's seed.
+        repetition: 1 for the first time, counted where the run repeats its tasks.
+        identity: digest of everything that its result depends on, for reuse of results.
+    """
+
+    id: str
+    stage: Stage
+    environment: Environment
+    params: Mapping[str, object]
+    data: str | None = None
+    inference: str | None = None
+    gpus: float | None = 0.0
+    batch: int = 1
+    timeout_s: float | None = None
+    item_timeout_s: float | None = None
+    seed: int = 0
+    repetition: int = 1
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run does, in order."""
+
+    name: str
+    seed: int
+    stop_on_failure: bool
+    retries: int
+    data: tuple[DataSet, ...]
+    tasks: tuple[Task, ...]
+
+    def stage(self, stage: Stage) -> tuple[Task, ...]:
+        """The tasks of one stage."""
+        return tuple(task for task in self.tasks if task.stage == stage)
+
+    def data_set(self, name: str | None) -> DataSet | None:
+        """The data set of that name."""
+        return next((data for data in self.data if data.name == name), None)
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """One line of a task's journal: an answer, or why there is none. `latency_s` is in seconds."""
+
+    item: str
+    task: str
+    attempt: str
+    answer: str | None = None
+    error: str | None = None
+    latency_s: float | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The line as an object; what is extra stands beside the known keys and never replaces one."""
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extra"}
+        return {**known, **{key: value for key, value in self.extra.items() if key not in known}}
+
+
+_ANSWER_LINE = TypeAdapter(AnswerLine)
+
+
+def answer_line_from_json(document: Mapping[str, object]) -> AnswerLine:
+    """A line from its object.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    known = {each.name for each in fields(AnswerLine)} - {"extra"}
+    extra = {key: value for key, value in document.items() if key not in known}
+    return _ANSWER_LINE.validate_python({**{k: v for k, v in document.items() if k in known}, "extra": extra})
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One try at a task: how it ended, seconds of wall time, and what was odd about its messages."""
+
+    id: str
+    status: Status
+    code: str | None = None
+    error: str | None = None
+    wall_s: float = 0.0
+    returncode: int | None = None
+    anomalies: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """How a task ended.
+
+    Seconds are wall time; memory is in bytes. `code` names what went wrong more finely than `status` does, and
+    `log` is the file to look into.
+    """
+
+    id: str
+    stage: Stage
+    plugin: str
+    status: Status
+    data: str | None = None
+    inference: str | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+    code: str | None = None
+    error: str | None = None
+    log: str | None = None
+    device: str = "cpu"
+    device_name: str = ""
+    items: int = 0
+    failed_items: int = 0
+    load_s: float | None = None
+    wall_s: float | None = None
+    items_per_s: float | None = None
+    peak_ram_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+    cpu_s: float | None = None
+    environment: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    identity: str = ""
+    notes: tuple[str, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task ended well and no item of it failed."""
+        return self.status == "ok" and not self.failed_items
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One eval task's figures on one inference task; the shape of the report's ``EvaluationDocument``."""
+
+    inference: str
+    eval: str
+    data: str
+    overall: Mapping[str, float]
+    by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    by_item: tuple[Mapping[str, object], ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        ok: every task ended well and no item failed.
+        id: the run's id.
+        status: ``ok``, ``failed``, ``cancelled``, ``running``, or ``killed`` where its runner is gone.
+        problems: what is not as it should be.
+        tasks: every task's result, in the plan's order.
+        evaluations: the figures, without those of single items.
+        tables: the same for people.
+        paths: ``run``, ``log`` (folder of logs), ``report`` (where one was written), and so on.
+        name: the run file's name for it.
+        started: ISO 8601, UTC.
+        finished: likewise; None while it runs.
+    """
+
+    ok: bool
+    id: str
+    status: str
+    problems: tuple[Problem, ...]
+    tasks: tuple[TaskResult, ...]
+    evaluations: tuple[Evaluation, ...]
+    tables: tuple[Table, ...]
+    paths: Mapping[str, str]
+    name: str = ""
+    started: str = ""
+    finished: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The ``result`` of ``envbuilder run --format json``; problems stand beside it, not in it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "started": self.started,
+            "finished": self.finished,
+            "tasks": to_json(self.tasks),
+            "evaluations": to_json(self.evaluations),
+            "paths": dict(self.paths),
+        }
+
+
+_ANYTHING: TypeAdapter[object] = TypeAdapter(object)
+
+
+def to_json(value: object) -> object:
+    """Any of these values as plain JSON."""
+    return _ANYTHING.dump_python(value, mode="json")
+
+
+class Reporter(Protocol):
+    """Whoever watches a run. Called from several threads."""
+
+    def started(self, task: Task, items: int, device: str) -> None:
+        """A task begins with that many items on that device."""
+
+    def progressed(self, task: Task, done: int, failed: int) -> None:
+        """So many items of a task are through, `failed` of them without an answer."""
+
+    def finished(self, result: TaskResult) -> None:
+        """A task has ended."""
+
+    def noted(self, task: Task, text: str) -> None:
+        """Something worth a line happened."""
+
+
+class Silence:
+    """The reporter that says nothing."""
+
+    def started(self, task: Task, items: int, device: str) -> None:
+        """Say nothing."""
+
+    def progressed(self, task: Task, done: int, failed: int) -> None:
+        """Say nothing."""
+
+    def finished(self, result: TaskResult) -> None:
+        """Say nothing."""
+
+    def noted(self, task: Task, text: str) -> None:
+        """Say nothing."""
+
+
+def chunked(texts: Sequence[str], most: int = 5) -> str:
+    """The first few of many, for a message."""
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,263 @@
+"""What people see of a run: progress while it goes on, tables when it is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from pipeline.models import Evaluation, Plan, Reporter, RunOutcome, Silence, Table, Task, TaskResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from rich.progress import Progress, TaskID
+    from typing_extensions import Self
+
+_COLOURS = {"ok": "green", "cancelled": "yellow", "running": "cyan"}
+_LINE_EVERY_S = 10.0
+
+
+class Display(Reporter, Protocol):
+    """A reporter that has to be opened and closed."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Leave the terminal as it was."""
+
+
+def make_display(stream: TextIO, *, quiet: bool = False) -> Display:
+    """Live bars on a terminal, plain lines elsewhere, nothing where it shall be quiet."""
+    if quiet:
+        return _Quiet()
+    return LiveDisplay(stream) if stream.isatty() else LineDisplay(stream)
+
+
+class _Quiet(Silence):
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class LineDisplay:
+    """A line when a task begins and ends, and now and then between."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._guard = threading.Lock()
+        self._totals: dict[str, int] = {}
+        self._told: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+
+    def started(self, task: Task, items: int, device: str) -> None:
+        """Tell a task's beginning."""
+        self._totals[task.id] = items
+        self._told[task.id] = time.monotonic()
+        self._say(f"{task.id}: starts on {device}" + (f", {items} items" if items else ""))
+
+    def progressed(self, task: Task, done: int, failed: int) -> None:
+        """Tell how far a task is, but not too often."""
+        if time.monotonic() - self._told.get(task.id, 0.0) >= _LINE_EVERY_S:
+            self._told[task.id] = time.monotonic()
+            self._say(f"{task.id}: {done}/{self._totals.get(task.id, 0)}" + (f", {failed} failed" if failed else ""))
+
+    def finished(self, result: TaskResult) -> None:
+        """Tell a task's end."""
+        self._say(f"{result.id}: {ending(result)}")
+
+    def noted(self, task: Task, text: str) -> None:
+        """Tell what happened."""
+        self._say(f"{task.id}: {text}")
+
+    def _say(self, text: str) -> None:
+        with self._guard:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+class LiveDisplay:
+    """A bar for each task at work; a line remains of those that have ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failed]}", style="red"),
+            TimeElapsedColumn(),
+            console=Console(file=stream),
+            transient=True,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, task: Task, items: int, device: str) -> None:
+        """Show a bar."""
+        self._bars[task.id] = self._progress.add_task(f"{task.id} ({device})", total=items or None, failed="")
+
+    def progressed(self, task: Task, done: int, failed: int) -> None:
+        """Move it."""
+        text = f"{failed} failed" if failed else ""
+        self._progress.update(self._bars[task.id], completed=done, failed=text)
+
+    def finished(self, result: TaskResult) -> None:
+        """Turn it into a line."""
+        bar = self._bars.pop(result.id, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        self._print(f"{result.id}: {ending(result)}", "green" if result.ok else "yellow" if _mild(result) else "red")
+
+    def noted(self, task: Task, text: str) -> None:
+        """Print it above the bars."""
+        self._print(f"{task.id}: {text}", "yellow")
+
+    def _print(self, text: str, style: str) -> None:
+        self._progress.console.print(text, style=style, markup=False, highlight=False)
+
+
+def _mild(result: TaskResult) -> bool:
+    return result.status in {"ok", "cancelled"}
+
+
+def ending(result: TaskResult) -> str:
+    """How a task ended, in a few words."""
+    if result.status != "ok":
+        return f"{result.status}: {result.error}" if result.error else result.status
+    words = ["ok"]
+    if result.stage == "inference":
+        words.append(f"{result.items - result.failed_items}/{result.items} items")
+        if result.items_per_s:
+            words.append(f"{result.items_per_s:.3g}/s")
+    if result.wall_s is not None:
+        words.append(f"{result.wall_s:.1f} s")
+    return ", ".join(words)
+
+
+def outcome_tables(results: Sequence[TaskResult], evaluations: Sequence[Evaluation]) -> tuple[Table, ...]:
+    """The tables of a run: its tasks with the figures of each as a whole, and the figures by class.
+
+    Eval and report tasks have a row only where they did not end well.
+    """
+    names = _metric_names(evaluations)
+    shown = [result for result in results if result.stage == "inference" or result.status != "ok"]
+    rows = tuple((*_facts(result), *_figures(result.id, "", evaluations, names)) for result in shown)
+    tables = [Table("tasks", ("task", "status", "items", "failed", "items/s", "device", *names.values()), rows)]
+    classes = dict.fromkeys((each.inference, name) for each in evaluations for name in each.by_class)
+    by_class = tuple((task, name, *_figures(task, name, evaluations, names)) for task, name in classes)
+    if by_class:
+        tables.append(Table("by class", ("task", "class", *names.values()), by_class))
+    return tuple(tables)
+
+
+def _facts(result: TaskResult) -> tuple[str, ...]:
+    speed = f"{result.items_per_s:.3g}" if result.items_per_s else ""
+    is_inference = result.stage == "inference"
+    items, failed = (str(result.items), str(result.failed_items)) if is_inference else ("", "")
+    return (result.id, result.status, items, failed, speed, result.device)
+
+
+def _label(evaluation: Evaluation) -> str:
+    return evaluation.eval.removesuffix(f":{evaluation.inference}")
+
+
+def _metric_names(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], str]:
+    """A column for each metric of each judge; the judge is named only where two share a metric's name."""
+    found = dict.fromkeys((_label(each), metric) for each in evaluations for metric in each.overall)
+    metrics = [metric for _, metric in found]
+    return {(label, name): f"{label}.{name}" if metrics.count(name) > 1 else name for label, name in found}
+
+
+def _figures(
+    task: str, name: str, evaluations: Sequence[Evaluation], names: Mapping[tuple[str, str], str]
+) -> tuple[str, ...]:
+    found: dict[tuple[str, str], float] = {}
+    for each in evaluations:
+        if each.inference == task:
+            figures = each.by_class.get(name, {}) if name else each.overall
+            found.update({(_label(each), metric): value for metric, value in figures.items()})
+    return tuple(f"{found[key]:.4f}" if key in found else "" for key in names)
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a run would do."""
+    rows = []
+    for task in plan.tasks:
+        data = plan.data_set(task.data)
+        gpus = "auto" if task.gpus is None else f"{task.gpus:g}"
+        items = str(len(data.items)) if data and task.stage == "inference" else ""
+        rows.append((task.id, task.stage, task.environment.plugin, items, gpus, task.identity[:12]))
+    return Table("plan", ("task", "stage", "plugin", "items", "gpus", "identity"), tuple(rows))
+
+
+def runs_table(outcomes: Sequence[RunOutcome]) -> Table:
+    """Runs, the oldest first."""
+    rows = []
+    for outcome in outcomes:
+        well = sum(result.ok for result in outcome.tasks)
+        rows.append((outcome.id, outcome.name, outcome.status, f"{well}/{len(outcome.tasks)}", outcome.started))
+    return Table("runs", ("run", "name", "status", "tasks ok", "started"), tuple(rows))
+
+
+def print_outcome(outcome: RunOutcome, stream: TextIO) -> None:
+    """Print a run's tables and where its report is."""
+    print_tables(outcome.tables, stream)
+    for name in ("report", "run"):
+        if name in outcome.paths:
+            stream.write(f"{name}: {outcome.paths[name]}\n")
+
+
+def print_tables(tables: Sequence[Table], stream: TextIO) -> None:
+    """Print tables: coloured on a terminal, plain columns elsewhere."""
+    for table in tables:
+        if stream.isatty():
+            _print_rich(table, stream)
+        else:
+            stream.write(plain_table(table) + "\n")
+
+
+def plain_table(table: Table) -> str:
+    """A table as columns of plain text; its widths are those of its texts, nothing is cut or wrapped."""
+    lines = [table.columns, *table.rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join(shown) + "\n"
+
+
+def _print_rich(table: Table, stream: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=table.title, title_justify="left")
+    for name in table.columns:
+        is_number = name not in {"task", "status", "device", "class", "run", "name", "stage", "plugin", "started"}
+        shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in table.rows:
+        styles = (
+            _COLOURS.get(cell, "red") if name == "status" else "" for name, cell in zip(table.columns, row, strict=True)
+        )
+        shown.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
+    Console(file=stream).print(shown)

@@ -1,0 +1,230 @@
+"""The record of a run: ``run.json``, the metrics, and the document that reports are made from."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from envbuilder.errors import Problem
+from pipeline.layout import RunLayout, csv_text, now, read_answers, write_json, write_text
+from pipeline.models import Evaluation, Plan, Task, TaskResult, to_json
+from pipeline.protocol import record_documents
+from pipeline.slots import Gpu, cpu_count
+
+RUN_SCHEMA = "envbuilder/run/1"
+METRICS_SCHEMA = "envbuilder/metrics/1"
+METRICS_HEADER = ("run", "task", "plugin", "data", "class", "metric", "value")
+
+# What explains a result and holds no secret.
+_TOLD_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "LANG",
+    "LC_ALL",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "RUN_MODE",
+    "TRANSFORMERS_OFFLINE",
+)
+_TASK_FIELDS = (
+    "id",
+    "stage",
+    "plugin",
+    "data",
+    "params",
+    "status",
+    "error",
+    "device",
+    "device_name",
+    "items",
+    "failed_items",
+    "load_s",
+    "wall_s",
+    "items_per_s",
+    "peak_ram_bytes",
+    "environment",
+    "versions",
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a run before it begins.
+
+    Attributes:
+        profile: ``dev`` or ``prod``.
+        run_file: path of the run file.
+        pins: what the profile's git sources were pinned to, as plain JSON.
+        jobs: attempts that may use the CPU at once.
+        gpus: the GPUs there are.
+        started: ISO 8601, UTC.
+    """
+
+    profile: str
+    run_file: str
+    pins: Mapping[str, object] = field(default_factory=dict)
+    jobs: int = 1
+    gpus: tuple[Gpu, ...] = ()
+    started: str = field(default_factory=now)
+
+
+def host_facts(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """The machine in words."""
+    facts = {
+        "name": platform.node(),
+        "system": platform.platform(),
+        "processors": str(cpu_count()),
+        "memory_bytes": str(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "runner_python": platform.python_version(),
+    }
+    if gpus:
+        facts["gpus"] = ", ".join(gpu.name for gpu in gpus)
+        facts["gpu_driver"] = gpus[0].driver
+    return facts
+
+
+class Record:
+    """What a run has come to so far, on disk after every change. Used by one thread."""
+
+    def __init__(self, plan: Plan, layout: RunLayout, header: Header) -> None:
+        self.plan = plan
+        self.layout = layout
+        self.header = header
+        self.status = "running"
+        self.finished: str | None = None
+        self._results: dict[str, TaskResult] = {}
+        self._evaluations: dict[str, Evaluation] = {}
+
+    @property
+    def results(self) -> tuple[TaskResult, ...]:
+        """Results so far, in the plan's order."""
+        return tuple(self._results[task.id] for task in self.plan.tasks if task.id in self._results)
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """Figures so far, in the plan's order."""
+        return tuple(self._evaluations[task.id] for task in self.plan.tasks if task.id in self._evaluations)
+
+    def result(self, task_id: str | None) -> TaskResult | None:
+        """How a task ended, if it has."""
+        return self._results.get(task_id or "")
+
+    def add(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
+        """Take a task's result, and write everything down."""
+        self._results[result.id] = result
+        if evaluation is not None:
+            self._evaluations[result.id] = evaluation
+            document = {"schema": METRICS_SCHEMA, "run": self.layout.id, **_plain_dict(evaluation)}
+            write_json(self.layout.metrics(result.id), document)
+            rows = metric_rows(self.layout.id, self.evaluations, self.results)
+            write_text(self.layout.metrics_csv, csv_text(METRICS_HEADER, rows))
+        self.save()
+
+    def close(self, status: str) -> None:
+        """Write down how the run ended."""
+        self.status = status
+        self.finished = now()
+        self.save()
+
+    def save(self) -> None:
+        """Write ``run.json``."""
+        header = self.header
+        environments = {task.environment.plugin: task.environment for task in self.plan.tasks}.values()
+        document = {
+            "schema": RUN_SCHEMA,
+            "id": self.layout.id,
+            "name": self.plan.name,
+            "profile": header.profile,
+            "status": self.status,
+            "started": header.started,
+            "finished": self.finished,
+            "seed": self.plan.seed,
+            "run_file": header.run_file,
+            "host": host_facts(header.gpus),
+            "gpus": [asdict(gpu) for gpu in header.gpus],
+            "jobs": header.jobs,
+            "variables": {name: os.environ[name] for name in _TOLD_VARIABLES if name in os.environ},
+            "pins": dict(header.pins),
+            "environments": [{"plugin": e.plugin, "key": e.key, "lock_digest": e.lock_digest} for e in environments],
+            "data": [
+                {"name": data.name, "path": str(data.path), "digest": data.digest, "items": len(data.items)}
+                for data in self.plan.data
+            ],
+            "plan": [{"id": task.id, "stage": task.stage, "identity": task.identity} for task in self.plan.tasks],
+            "tasks": to_json(self.results),
+            "evaluations": to_json([replace(evaluation, by_item=()) for evaluation in self.evaluations]),
+            "problems": to_json(problems_of(self.results)),
+        }
+        write_json(self.layout.run_json, document)
+
+    def report_document(self) -> dict[str, object]:
+        """Everything that a report shows, in the shape of the plugin contract's ``ReportDocument``."""
+        header = self.header
+        run = {
+            "id": self.layout.id,
+            "name": self.plan.name,
+            "profile": header.profile,
+            "started": header.started,
+            "finished": now(),
+            "seed": self.plan.seed,
+            "host": host_facts(header.gpus),
+        }
+        tasks = [_plain_dict(result) for result in self.results]
+        return {
+            "run": run,
+            "tasks": [{name: task[name] for name in _TASK_FIELDS} for task in tasks],
+            "records": [each for task in self.plan.stage("inference") for each in self._records(task)],
+            "evaluations": to_json(self.evaluations),
+        }
+
+    def _records(self, task: Task) -> list[dict[str, object]]:
+        data = self.plan.data_set(task.data)
+        answers = read_answers(self.layout.answers(task.id))
+        documents = record_documents(data.items, answers) if data else []
+        return [_flat_record(task, document) for document in documents]
+
+
+def _flat_record(task: Task, document: Mapping[str, object]) -> dict[str, object]:
+    item = document["item"]
+    facts: dict[str, object] = dict(item) if isinstance(item, Mapping) else {}
+    return {
+        "task": task.id,
+        "data": task.data,
+        "item": facts["id"],
+        **{name: facts[name] for name in ("image", "question", "doc_class", "question_type")},
+        **{name: document[name] for name in ("references", "answer", "error", "latency_s")},
+    }
+
+
+def _plain_dict(value: object) -> dict[str, object]:
+    document = to_json(value)
+    return document if isinstance(document, dict) else {}
+
+
+def metric_rows(
+    run: str, evaluations: Iterable[Evaluation], results: Iterable[TaskResult]
+) -> Iterable[tuple[object, ...]]:
+    """Figures in long form, one row a value; an empty class is the whole."""
+    plugins = {result.id: result.plugin for result in results}
+    for evaluation in evaluations:
+        of_task = (run, evaluation.inference, plugins.get(evaluation.inference, ""), evaluation.data)
+        for name, figures in (("", evaluation.overall), *evaluation.by_class.items()):
+            for metric, value in figures.items():
+                yield (*of_task, name, metric, value)
+
+
+def problems_of(results: Iterable[TaskResult]) -> tuple[Problem, ...]:
+    """What did not go as it should; what was skipped because of it is not told again."""
+    problems = []
+    for result in results:
+        hint = f"tail -n 40 {result.log}" if result.log else None
+        if result.status != "ok" and result.code not in {"skipped", "interrupted"}:
+            text = f"{result.id}: {result.status}: {result.error}"
+            problems.append(Problem(result.code or result.status, text, result.plugin, result.log, hint))
+        elif result.failed_items:
+            text = f"{result.id}: {result.failed_items} of {result.items} items have no answer; first: {result.error}"
+            problems.append(Problem("items-failed", text, result.plugin, result.log, hint, severity="warning"))
+    return tuple(problems)

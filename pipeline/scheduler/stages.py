@@ -1,0 +1,123 @@
+"""Starts tasks in order as slots become free, one stage after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from envbuilder.errors import Interrupted
+from pipeline.models import Evaluation, Task, TaskResult
+from pipeline.scheduler.work import Finished, Setting, do_eval, do_inference, do_report, unstarted
+from pipeline.slots import Slot, Slots
+
+if TYPE_CHECKING:
+    from pipeline.scheduler.record import Record
+
+_Work = Callable[[Task, Slot], Finished]
+_TICK_S = 0.2
+
+
+class Scheduler:
+    """Carries out one plan.
+
+    Tasks run in threads of their own, each waiting for its worker; everything else, the record included, is done by
+    the thread that calls `run`.
+    """
+
+    def __init__(self, setting: Setting, slots: Slots, record: Record) -> None:
+        self._setting = setting
+        self._slots = slots
+        self._record = record
+        self._ended: queue.SimpleQueue[tuple[Slot, Finished | BaseException]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Run every stage; results go to the record.
+
+        Raises:
+            OSError: what a task has to keep could not be written.
+        """
+        plan, setting = self._setting.plan, self._setting
+        self._stage(plan.stage("inference"), lambda task, slot: do_inference(setting, task, slot))
+        self._stage(plan.stage("eval"), lambda task, slot: do_eval(setting, task, slot))
+        reports = plan.stage("report")
+        if reports:
+            document = self._record.report_document()
+            self._stage(reports, lambda task, slot: do_report(setting, task, slot, document))
+
+    def _stage(self, tasks: Sequence[Task], work: _Work) -> None:
+        waiting = list(tasks)
+        running = 0
+        errors: list[BaseException] = []
+        while waiting or running:
+            running += self._start(waiting, work)
+            if running:
+                running -= self._next(errors)
+            elif waiting:
+                # Nothing runs and nothing fits: a slot was lost to something that cannot be killed.
+                task = waiting.pop(0)
+                self._end(unstarted(task, "failed", "slot-lost", "its slot is held by a process that cannot be killed"))
+        if errors:
+            raise errors[0]
+
+    def _start(self, waiting: list[Task], work: _Work) -> int:
+        """Start whatever can start now; gives how many did."""
+        number = 0
+        for task in tuple(waiting):
+            refused = self._refusal(task)
+            slot = None if refused else self._slots.take(task.gpus)
+            if refused is not None:
+                waiting.remove(task)
+                self._end(refused)
+            elif slot is not None:
+                waiting.remove(task)
+                threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
+                number += 1
+        return number
+
+    def _work(self, work: _Work, task: Task, slot: Slot) -> None:
+        try:
+            self._ended.put((slot, work(task, slot)))
+        except BaseException as error:  # noqa: BLE001 - the scheduler's own thread raises it again.
+            self._ended.put((slot, error))
+
+    def _next(self, ended: list[BaseException]) -> int:
+        """Take in what has ended meanwhile, waiting a moment for it; gives how many did."""
+        try:
+            slot, outcome = self._ended.get(timeout=_TICK_S)
+        except queue.Empty:
+            return 0
+        except (KeyboardInterrupt, Interrupted):
+            # The caller's own way of being interrupted: end the workers first, tell afterwards.
+            self._setting.interrupted.set()
+            return 0
+        if isinstance(outcome, BaseException):
+            # Nothing can be kept any more, or it is our own mistake: end the others, then tell.
+            self._setting.interrupted.set()
+            self._slots.give_back(slot)
+            ended.append(outcome)
+            return 1
+        if not outcome.slot_lost:
+            self._slots.give_back(slot)
+        self._end(outcome.result, outcome.evaluation)
+        return 1
+
+    def _refusal(self, task: Task) -> TaskResult | None:
+        """Why a task is not to start, if it is not."""
+        if self._setting.interrupted.is_set():
+            return unstarted(task, "cancelled", "interrupted", "not started: the run was interrupted")
+        judged = self._record.result(task.inference)
+        if judged is not None and judged.status != "ok":
+            return unstarted(task, "cancelled", "skipped", f"skipped: {judged.id} ended as {judged.status}")
+        failed = next((each for each in self._record.results if each.status not in {"ok", "cancelled"}), None)
+        if self._setting.plan.stop_on_failure and failed and task.stage != "report":
+            return unstarted(task, "cancelled", "skipped", f"skipped: {failed.id} failed and on-failure is stop")
+        lacking = self._slots.lacking(task.gpus)
+        return unstarted(task, "failed", "gpu-missing", lacking) if lacking else None
+
+    def _end(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
+        self._record.add(result, evaluation)
+        event = {"event": "task-ended", "task": result.id, "status": result.status}
+        self._setting.events.append({**event, "code": result.code, "error": result.error})
+        self._setting.reporter.finished(result)
