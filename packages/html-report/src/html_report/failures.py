@@ -1,0 +1,68 @@
+"""What did not work, with the words it failed with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm_core import ReportDocument, TaskDocument
+
+from html_report.results import Result
+
+LONGEST = 4000
+"""Characters of an error that are shown, from its end: a traceback says last what went wrong."""
+
+NAMED = 6
+"""Items that are named for one error."""
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that did not end well."""
+
+    task: TaskDocument
+    error: str
+
+
+@dataclass(frozen=True)
+class FailedItems:
+    """Items of one model that failed with the same words.
+
+    Attributes:
+        model, data: whose they are.
+        error: the words.
+        count: how many items.
+        items: the first of them.
+    """
+
+    model: str
+    data: str
+    error: str
+    count: int
+    items: tuple[str, ...]
+
+
+def failed_tasks(report: ReportDocument) -> list[FailedTask]:
+    """List the tasks of every stage that are not ok."""
+    return [
+        FailedTask(task, _shorten(task["error"] or "no message")) for task in report["tasks"] if task["status"] != "ok"
+    ]
+
+
+def failed_items(results: Sequence[Result]) -> list[FailedItems]:
+    """List items without an answer, those with the same error together, the most frequent first."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        for record in result.records:
+            if record["error"] is not None or record["answer"] is None:
+                error = _shorten(record["error"] or "no answer and no error")
+                groups.setdefault((result.model, result.data, error), []).append(record["item"])
+    found = [
+        FailedItems(model, data, error, len(items), tuple(items[:NAMED]))
+        for (model, data, error), items in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group.count)
+
+
+def _shorten(error: str) -> str:
+    return error if len(error) <= LONGEST else "…" + error[-LONGEST:]
