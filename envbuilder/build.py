@@ -261,11 +261,10 @@ def link_path(workspace: Workspace, profile: Profile, plugin: str) -> Path:
 
 def worker_environment(environment: Path, pycache: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """The variables for a program inside an environment: its scripts first, its bytecode beside it, nothing leaking in."""
-    base = process.clean_environment()
     own = {
         "VIRTUAL_ENV": str(environment),
-        "PATH": os.pathsep.join([str(environment / "bin"), base.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)]),
         "PYTHONPYCACHEPREFIX": str(pycache),
         "PYTHONNOUSERSITE": "1",
     }
-    return {**base, **own, **extra}
+    return process.clean_environment({**own, **extra})

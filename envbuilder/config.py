@@ -6,23 +6,25 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from envbuilder.documents import Document, Located, parse_toml, read_toml, read_yaml, subtree, validate
+from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
 from envbuilder.errors import ConfigError, Problem, UsageError
 from envbuilder.models import Profile, Workspace
 
 PROFILES = ("prod", "dev")
 SOURCE_KINDS = ("git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range")
-_PROD_SOURCES = ("git-tag", "git-rev", "pypi-exact")
+_DEFAULT_SOURCES: dict[str, tuple[str, ...]] = {"prod": SOURCE_KINDS[:3], "dev": SOURCE_KINDS}
 # Of a Python request that is a bare version: 3, 3.11 or 3.11.7.
 _BARE_VERSION = re.compile(r"\d+(\.\d+){0,2}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z)?", re.ASCII)
 
 
 def python_specifier(request: str) -> str:
@@ -32,6 +34,8 @@ def python_specifier(request: str) -> str:
         ValueError: it is neither a version nor a specifier.
     """
     text = request.strip()
+    if not text:
+        raise ValueError("expected a Python version such as 3.11, found nothing")
     if _BARE_VERSION.fullmatch(text):
         return f"=={text}" if text.count(".") == 2 else f"=={text}.*"
     try:
@@ -54,17 +58,39 @@ def _python(text: str) -> str:
     return text
 
 
+def _time(text: str) -> str:
+    # A time without its zone would be another moment on another machine.
+    try:
+        if not _TIME.fullmatch(text):
+            raise ValueError(text)
+        datetime.strptime(text[:10], "%Y-%m-%d")  # noqa: DTZ007 - a date has no zone
+    except ValueError:
+        raise ValueError("expected a time such as 2026-11-01T00:00:00Z, or a date") from None
+    return text
+
+
 class CoreFolder(Document):
     """Where to read a core package's version: the folder that holds its ``pyproject.toml``."""
 
     path: str
 
 
+def _core_form(value: object) -> str:
+    return "(folder)" if isinstance(value, dict | CoreFolder) else "(version)"
+
+
+# One of the two forms is meant, and errors speak of that one alone.
+Core = Annotated[
+    Annotated[Annotated[str, AfterValidator(_version)], Tag("(version)")] | Annotated[CoreFolder, Tag("(folder)")],
+    Discriminator(_core_form),
+]
+
+
 class SettingsDocument(Document):
     """``[tool.envbuilder]`` in the workspace's ``pyproject.toml``."""
 
     default_run: str | None = None
-    core: dict[str, Annotated[str, AfterValidator(_version)] | CoreFolder] = Field(default_factory=dict)
+    core: dict[str, Core] = Field(default_factory=dict)
     git_mirrors: dict[str, str] = Field(default_factory=dict)
     index_mirrors: dict[str, str] = Field(default_factory=dict)
 
@@ -74,18 +100,10 @@ class ProfileDocument(Document):
 
     python: Annotated[str, AfterValidator(_python)] = "3.11"
     sources: tuple[Literal["git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range"], ...] | None = None
-    exclude_newer: str | None = None
+    exclude_newer: Annotated[str, AfterValidator(_time)] | None = None
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_time(self) -> ProfileDocument:
-        if self.exclude_newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?Z)?", self.exclude_newer):
-            raise ValueError(
-                f"exclude-newer: expected a time such as 2026-11-01T00:00:00Z, found {self.exclude_newer!r}"
-            )
-        return self
 
 
 def find_workspace(start: Path) -> Workspace:
@@ -128,16 +146,27 @@ def _workspace(root: Path, settings: SettingsDocument) -> Workspace:
             str(canonicalize_name(name)): value if isinstance(value, str) else root / value.path
             for name, value in settings.core.items()
         },
-        git_mirrors={key: _mirror(root, value) for key, value in settings.git_mirrors.items()},
+        git_mirrors={canonical_address(key): _mirror(root, value) for key, value in settings.git_mirrors.items()},
         index_mirrors=settings.index_mirrors,
     )
+
+
+def canonical_address(text: str) -> str:
+    """A git address with its scheme and host in small letters, as uv writes and fetches it."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    host, slash, path = rest.partition("/")
+    user, at, name = host.rpartition("@")
+    return f"{scheme.lower()}://{user}{at}{name.lower()}{slash}{path}"
 
 
 def _mirror(root: Path, value: str) -> str:
     # An address stays; anything else is a folder, a repository or a prefix of such, relative to the workspace.
     if "://" in value or re.match(r"[\w.-]+@[\w.-]+:", value):
         return value
-    return os.path.join(root, value)  # noqa: PTH118 - a Path would drop the trailing slash that a prefix needs
+    # A Path would drop the trailing slash that a prefix needs.
+    return os.path.join(root, os.path.expanduser(value))  # noqa: PTH111, PTH118
 
 
 def state_folders(root: Path) -> tuple[Path, Path]:
@@ -145,7 +174,7 @@ def state_folders(root: Path) -> tuple[Path, Path]:
     home = os.environ.get("ENVBUILDER_HOME")
     if not home:
         return root / ".envbuilder", root / ".envbuilder"
-    shared = Path(home).expanduser().resolve()
+    shared = Path(os.path.expanduser(home)).resolve()  # noqa: PTH111 - Path's own fails on ~nobody
     digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     return shared, shared / "workspaces" / f"{root.name}-{digest}"
 
@@ -165,7 +194,7 @@ def read_profile(workspace: Workspace, name: str) -> Profile:
     return Profile(
         name=name,
         python=document.python,
-        sources=document.sources or (_PROD_SOURCES if name == "prod" else SOURCE_KINDS),
+        sources=document.sources if document.sources is not None else _DEFAULT_SOURCES[name],
         exclude_newer=document.exclude_newer,
         index_url=document.index_url,
         extra_index_urls=document.extra_index_urls,
@@ -182,7 +211,7 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
     folder = workspace.root / "profiles" / "registry"
     problems: list[Problem] = []
     found: list[tuple[Located, Located | None]] = []
-    bases = sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".dev.yaml"))
+    bases = sorted(path for path in folder.glob("[!.]*.yaml") if not path.name.endswith(".dev.yaml"))
     for base in bases:
         overlay = base.with_name(f"{base.stem}.dev.yaml")
         try:
@@ -197,8 +226,17 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
             where=workspace.show(path),
             hint=f"ls {workspace.show(folder)}",
         )
-        for path in sorted(folder.glob("*.dev.yaml"))
+        for path in sorted(folder.glob("[!.]*.dev.yaml"))
         if not path.with_name(f"{path.name.removesuffix('.dev.yaml')}.yaml").exists()
+    )
+    problems.extend(
+        Problem(
+            "config-invalid",
+            "an entry's file ends in .yaml",
+            where=workspace.show(path),
+            hint=f"git mv {workspace.show(path)} {workspace.show(path.with_suffix('.yaml'))}",
+        )
+        for path in sorted(folder.glob("[!.]*.yml"))
     )
     if problems:
         raise ConfigError(problems)
@@ -216,19 +254,19 @@ def core_versions(workspace: Workspace) -> dict[str, str]:
         if isinstance(value, str):
             versions[name] = value
             continue
-        file = value / "pyproject.toml"
-        tree = parse_toml(file.read_text(encoding="utf-8"), workspace.show(file)) if file.is_file() else None
-        version = (tree.value.get("project") or {}).get("version") if tree else None
-        if not isinstance(version, str):
-            raise ConfigError(
-                [
-                    Problem(
-                        "config-invalid",
-                        f"tool.envbuilder.core.{name}: no static [project] version in {workspace.show(file)}",
-                        where="pyproject.toml",
-                        hint=f"grep -n version {workspace.show(file)}",
-                    )
-                ]
-            )
-        versions[name] = _version(version)
+        versions[name] = _declared_version(name, value / "pyproject.toml", workspace)
     return versions
+
+
+def _declared_version(name: str, file: Path, workspace: Workspace) -> str:
+    shown = workspace.show(file)
+    try:
+        found = subtree(read_toml(file, shown), ("project", "version")).value
+        return _version(found if isinstance(found, str) else "")
+    except ConfigError as error:
+        reason = f"{error.message} at {error.where}"
+    except ValueError:
+        reason = f"no static [project] version in {shown}"
+    message = f"tool.envbuilder.core.{name}: {reason}"
+    hint = f"grep -n version {shown}"
+    raise ConfigError([Problem("config-invalid", message, where="pyproject.toml", hint=hint)])

@@ -11,7 +11,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -30,17 +30,33 @@ else:
 
 # A file of a person has some hundred nodes; aliases that multiply are an attack or an accident.
 _MOST_NODES = 100_000
+_DEEPEST = 64
+_TOO_MUCH = "too large or too deeply nested for a file of this kind"
+
+# What the schema library calls things, in the words of who wrote the file.
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "dict_type": "expected a mapping of keys",
+    "model_type": "expected a mapping of keys",
+    "string_type": "expected text",
+    "bool_type": "expected true or false",
+}
 
 Path_ = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in which file; lines and columns count from 1, 0 where unknown."""
+    """Where in which file; lines and columns count from 1, 0 where unknown.
+
+    `text` is what stands there, of a scalar: 3.10 is another text than 3.1, but the same number.
+    """
 
     file: str
     line: int = 0
     column: int = 0
+    text: str = ""
 
     def __str__(self) -> str:
         if not self.line:
@@ -71,8 +87,7 @@ class Document(BaseModel):
         frozen=True,
         extra="forbid",
         alias_generator=lambda name: name.replace("_", "-"),
-        validate_by_name=True,
-        validate_by_alias=True,
+        validate_by_alias=True,  # One spelling of each key: `exclude_newer` is a typo.
         serialize_by_alias=True,
     )
 
@@ -92,7 +107,8 @@ def read_yaml(path: Path, shown: str) -> Located:
 def parse_yaml(text: str, shown: str) -> Located:
     """Parse YAML with the safe loader, keeping line and column of every node."""
     try:
-        loader = yaml.CSafeLoader(text) if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader(text)
+        _refuse_depth(text, shown)
+        loader = _LOADER(text)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -105,11 +121,30 @@ def parse_yaml(text: str, shown: str) -> Located:
         mark = error.problem_mark or error.context_mark
         place = Place(shown, mark.line + 1, mark.column + 1) if mark else Place(shown)
         raise ConfigError([_problem(place, f"not valid YAML: {error.problem or error.context or error}")]) from error
+    except yaml.reader.ReaderError as error:
+        place = Place(shown, text[: error.position].count("\n") + 1)
+        raise ConfigError([_problem(place, f"not valid YAML: character {error.character!r} is not allowed")]) from error
     except yaml.YAMLError as error:
         raise ConfigError([_problem(Place(shown), f"not valid YAML: {error}")]) from error
     except (ValueError, RecursionError) as error:  # A date such as 2026-13-45, or brackets without end.
         raise ConfigError([_problem(Place(shown), f"not valid YAML: {error}")]) from error
     return Located(value, shown, places)
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _refuse_depth(text: str, shown: str) -> None:
+    # The C library composes nodes by recursion without a limit: some 20,000 brackets end the process.
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            place = Place(shown, event.start_mark.line + 1, event.start_mark.column + 1)
+            raise ConfigError([_problem(place, _TOO_MUCH)])
 
 
 class _Builder:
@@ -123,17 +158,22 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: Path_) -> Any:
         self._nodes += 1
-        if self._nodes > _MOST_NODES or len(path) > 64:
-            raise ConfigError([_problem(self._at(node), "too large or too deeply nested for a file of this kind")])
+        if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
+            raise ConfigError([_problem(self._at(node), _TOO_MUCH)])
         self._places.setdefault(path, self._at(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
+        self._places[path] = replace(self._places[path], text=node.value)
         try:
             return self._loader.construct_object(node)
         except yaml.constructor.ConstructorError as error:
             raise ConfigError([_problem(self._at(node), f"not valid YAML here: {error.problem}")]) from error
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            # The safe loader's own constructors fail so on text that is not of its tag: `!!bool maybe`, 2026-13-45.
+            tag = node.tag.removeprefix("tag:yaml.org,2002:")
+            raise ConfigError([_problem(self._at(node), f"not valid YAML here: {_cut(node.value)} is no {tag}")]) from error
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -170,6 +210,8 @@ def parse_toml(text: str, shown: str) -> Located:
         found = re.search(r"at line (\d+), column (\d+)", str(error))
         place = Place(shown, int(found[1]), int(found[2])) if found else Place(shown)
         raise ConfigError([_problem(place, f"not valid TOML: {error}")]) from error
+    except (ValueError, RecursionError) as error:  # A number of 5,000 digits, or brackets without end.
+        raise ConfigError([_problem(Place(shown), f"not valid TOML: {error}")]) from error
     return Located(value, shown, dict(_toml_places(text, shown)))
 
 
@@ -187,7 +229,7 @@ def _toml_places(text: str, shown: str) -> Iterator[tuple[Path_, Place]]:
             yield table, Place(shown, number, 1)
         elif key := _TOML_KEY.match(line):
             parts = tuple(part.strip("\"'") for part in _TOML_PART.findall(key[2]))
-            yield (*table, *parts), Place(shown, number, len(key[1]) + 1)
+            yield (*table, *parts), Place(shown, number, len(key[1]) + 1, line[key.end() :].split("#")[0].strip())
 
 
 def subtree(tree: Located, path: Path_) -> Located:
@@ -236,24 +278,48 @@ def validate(tree: Located, schema: type[D], *, entry: str | None = None) -> D:
 
 
 def _explain(tree: Located, schema: type[Document], detail: ErrorDetails, entry: str | None) -> Problem:
-    path = tuple(detail["loc"])
+    path = _real_path({} if tree.value is None else tree.value, detail["loc"])
     name = ".".join(str(step) for step in path) or "the file"
     place = tree.place(path)
+    found = detail["input"]
     if detail["type"] == "extra_forbidden":
         known = _known_keys(schema, path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         text = f"{name}: unknown key {path[-1]!r}; expected one of {', '.join(known)}"
-        return _problem(place, text, entry=entry, remark=f"did you mean {near[0]!r}?" if near else None)
+        return _problem(place, text, entry=entry, remark=_nearest(str(path[-1]), known))
     if detail["type"] == "missing":
         return _problem(place, f"{name}: required, not there", entry=entry)
-    text = re.sub(r"^(Value error|Assertion failed), ", "", detail["msg"])
-    text = text[0].lower() + text[1:] if text.startswith("Input ") else text
-    found = detail["input"]
     remark = None
-    if isinstance(found, int | float) and not isinstance(found, bool) and detail["type"] == "string_type":
-        remark = f'quote it: "{found}"'
-    shown = "" if isinstance(found, Mapping) else f"; found {_kind(found)}"
+    if detail["type"] == "literal_error":
+        text = f"expected {detail['ctx']['expected']}"
+        remark = _nearest(str(found), re.findall(r"'([^']*)'", text))
+    else:
+        text = _EXPECTED.get(detail["type"]) or re.sub(r"^(Value error|Assertion failed), ", "", detail["msg"])
+    if detail["type"] == "string_type" and found is not None and not isinstance(found, Mapping | list):
+        # Unquoted, 3.10 is the number 3.1, and 2026-11-01 a date: what was written is in the place alone.
+        written = (place.text if path in tree.places else "") or str(found)
+        text = f"{name}: {text}; found {_cut(written)} ({_type(found)})"
+        return _problem(place, text, entry=entry, remark=f'quote it: "{_cut(written)}"')
+    shown = "" if isinstance(found, Mapping) and detail["type"] == "value_error" else f"; found {_kind(found)}"
     return _problem(place, f"{name}: {text}{shown}", entry=entry, remark=remark)
+
+
+def _real_path(value: Any, location: tuple[int | str, ...]) -> Path_:
+    """Where in the file an error is: without the steps that only the schema has, such as a union's branches."""
+    path: list[str | int] = []
+    for number, step in enumerate(location):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        elif number < len(location) - 1 or not isinstance(value, Mapping) or "[" in str(step) or "(" in str(step):
+            continue
+        path.append(step)
+    return tuple(path)
+
+
+def _nearest(word: str, known: list[str]) -> str | None:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def _known_keys(schema: type[BaseModel], path: Path_) -> list[str]:
@@ -279,8 +345,17 @@ def _kind(value: object) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+    return f"{_cut(repr(value))} ({_type(value)})"
+
+
+def _type(value: object) -> str:
+    names = {"str": "text", "int": "a number", "float": "a number", "bool": "true or false", "datetime": "a time"}
+    name = type(value).__name__
+    return names.get(name, f"a {name}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _problem(place: Place, message: str, *, entry: str | None = None, remark: str | None = None) -> Problem:
@@ -297,7 +372,9 @@ def _text(path: Path, shown: str) -> str:
         raise ConfigError(
             [Problem("config-missing", "no such file", where=shown, hint=f"ls {Path(shown).parent}")]
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            [Problem("config-invalid", f"cannot be read: {error}", where=shown, hint=f"file {shown}")]
-        ) from error
+    except UnicodeDecodeError as error:
+        place = Place(shown, error.object[: error.start].count(b"\n") + 1)
+        raise ConfigError([_problem(place, f"not UTF-8: byte {error.object[error.start]:#04x}")]) from error
+    except OSError as error:
+        text = f"cannot be read: {error.strerror or error}"
+        raise ConfigError([Problem("config-invalid", text, where=shown, hint=f"ls -ld {shown}")]) from error

@@ -56,10 +56,8 @@ class EnvbuilderError(Exception):
         return (Problem(self.code, self.message, where=self.where, hint=self.hint),)
 
 
-class ConfigError(EnvbuilderError):
-    """Files or settings that cannot be used; holds everything that is wrong with them."""
-
-    code = "config-invalid"
+class SeveralProblems(EnvbuilderError):  # noqa: N818 - the root of errors that hold more than one
+    """An error that holds everything that is wrong."""
 
     def __init__(self, problems: Iterable[Problem]):
         self._problems = tuple(problems)
@@ -68,8 +66,21 @@ class ConfigError(EnvbuilderError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Everything that is wrong, in the order in which it stands in the files."""
+        """Everything that is wrong, in the order in which it was found."""
         return self._problems
+
+
+class ConfigError(SeveralProblems):
+    """Files or settings that cannot be used."""
+
+    code = "config-invalid"
+
+
+class BuildError(SeveralProblems):
+    """Environments that could not be built."""
+
+    code = "build-failed"
+    exit_status = EXIT_FAILED
 
 
 class UsageError(EnvbuilderError):

@@ -12,7 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from envbuilder.config import python_specifier
+from envbuilder.config import canonical_address, python_specifier
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
@@ -22,10 +22,15 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# The transports that git speaks itself. What is left out runs programs (ext::) or inherits descriptors (fd::).
-_GIT_URL = re.compile(r"(https?|ssh|git|file)://[^\s]+|[A-Za-z0-9_][\w.-]*@[\w.-]+:[^\s:-][^\s:]*")
+# The transports that git speaks itself. What is left out runs programs (ext::) or inherits descriptors (fd::). A host
+# or user that starts with a dash would be an option of ssh's.
+_GIT_URL = re.compile(
+    r"(https?|ssh|git)://(?![^/]*@-)[A-Za-z0-9_\[][^\s\x00-\x20\x7f#]*|file:///[^\s\x00-\x20\x7f#]+", re.ASCII
+)
+_SCP_LIKE = re.compile(r"([\w.-]+@[\w.-]+):(?!//)(\S+)")
 # What git check-ref-format refuses, and a leading dash, which git would read as an option.
-_BAD_REF = re.compile(r"^[-/.]|\.\.|[\x00-\x20~^:?*\[\\\x7f]|@\{|//|[/.]$|\.lock$|^@$")
+_BAD_REF = re.compile(r"^-|^/|(^|/)\.|\.\.|[\x00-\x20~^:?*\[\\\x7f]|@\{|//|[/.]$|\.lock(/|$)|^@$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _name(text: str) -> str:
@@ -56,16 +61,19 @@ def _requirement(text: str) -> str:
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
-        raise ValueError(f"expected a requirement such as transformers==4.49.0 ({error})") from error
+        first = str(error).splitlines()[0]
+        raise ValueError(f"expected a requirement such as transformers==4.49.0 ({first})") from error
     if requirement.url:
         raise ValueError("expected a requirement from the index; for a URL or a path write a registry entry")
     return text
 
 
 def _git_url(text: str) -> str:
+    if found := _SCP_LIKE.fullmatch(text):
+        raise ValueError(f"expected a git address with its scheme, which uv needs: ssh://{found[1]}/{found[2]}")
     if not _GIT_URL.fullmatch(text):
-        raise ValueError("expected a git address: https://, ssh://, git://, file:// or user@host:path")
-    return text
+        raise ValueError("expected a git address: https://, ssh://, git:// or file:///, with a host and no spaces or #")
+    return canonical_address(text)
 
 
 def _ref(text: str) -> str:
@@ -81,9 +89,15 @@ def _commit(text: str) -> str:
 
 
 def _inside(text: str) -> str:
-    parts = PurePosixPath(text).parts
-    if not parts or text.startswith(("/", "~", "-")) or ".." in parts or "\\" in text:
+    path = PurePosixPath(text)
+    if not path.parts or text.startswith(("/", "~", "-")) or ".." in path.parts or "\\" in text or _CONTROL.search(text):
         raise ValueError("expected a relative path that stays inside")
+    return str(path)
+
+
+def _plain(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected text that a program can be given, without a NUL character")
     return text
 
 
@@ -95,6 +109,7 @@ def _variable(text: str) -> str:
 
 Specifier = Annotated[str, AfterValidator(_specifier)]
 Ref = Annotated[str, AfterValidator(_ref)]
+Plain = Annotated[str, AfterValidator(_plain)]
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
@@ -140,7 +155,7 @@ class EntryDocument(Document):
     kind: Literal["plugin", "library"] = "plugin"
     stage: Literal["inference", "eval", "report"] | None = None
     entry: Annotated[str, AfterValidator(_entry_point)] | None = None
-    command: tuple[str, ...] = ()
+    command: tuple[Plain, ...] = ()
     source: SourceDocument
     core: Specifier | None = None
     python: Annotated[str, AfterValidator(_python)] | None = None
@@ -149,7 +164,7 @@ class EntryDocument(Document):
     exclude: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )
-    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
+    env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _plugin_or_library(self) -> EntryDocument:

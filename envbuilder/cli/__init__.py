@@ -1,0 +1,87 @@
+"""The command line. Only this room prints or exits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from envbuilder import __version__
+from envbuilder.cli import environments, locks, runs
+from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="envbuilder")
+def cli() -> None:
+    """One locked, verified environment per plugin, and a runner that benchmarks them side by side."""
+
+
+for _command in (locks.lock, locks.check, environments.build, environments.status, environments.path):
+    cli.add_command(_command)
+for _command in (environments.execute, runs.run, runs.plan, runs.runs):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; ends the process with the contract's exit status."""
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        hint = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None
+        _end((Problem("usage", error.format_message(), hint=hint or "envbuilder --help"),), EXIT_UNUSABLE)
+    except (KeyboardInterrupt, click.Abort):
+        _end(Interrupted().problems, EXIT_INTERRUPTED)
+    except EnvbuilderError as error:
+        _end(error.problems, error.exit_status)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_UNUSABLE)
+    except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
+        _end((_unforeseen(error),), EXIT_UNUSABLE)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    from envbuilder.process import stop_all
+
+    stop_all()
+    raise KeyboardInterrupt
+
+
+def _unforeseen(error: Exception) -> Problem:
+    """An error that nobody thought of, with its traceback in a file."""
+    import tempfile
+    import traceback
+
+    handle, name = tempfile.mkstemp(prefix="envbuilder-", suffix=".log", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        traceback.print_exception(error, file=stream)
+    return Problem(
+        "internal-error", f"{type(error).__name__}: {error}; this is a bug of envbuilder's", hint=f"cat {name}"
+    )
+
+
+def _end(problems: Sequence[Problem], status: int) -> None:
+    from envbuilder.render import Outcome, show
+
+    words = sys.argv[1:]
+    command = next((word for word in words if word in cli.commands), "envbuilder")
+    wants_json = "--format=json" in words or ("--format", "json") in itertools.pairwise(words)
+    profile = os.environ.get("RUN_MODE", "prod")
+    outcome = Outcome(command, profile, problems=tuple(problems), exit_status=status)
+    show(outcome, output="json" if wants_json else "text", quiet=False)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

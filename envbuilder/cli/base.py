@@ -1,0 +1,128 @@
+"""What all commands share: their options, the workspace they work in, and how what they return is printed."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from envbuilder.errors import UsageError
+
+if TYPE_CHECKING:
+    from envbuilder.models import Entry, PluginOutcome, Profile, Registry, Workspace
+    from envbuilder.render import Outcome
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that every command takes."""
+
+    profile: str
+    folder: Path
+    output: str
+    quiet: bool
+    verbose: int
+
+    def open(self) -> Open:
+        """Read the workspace, its profile and its registry."""
+        from envbuilder import config, registry
+
+        workspace = config.find_workspace(self.folder)
+        profile = config.read_profile(workspace, self.profile)
+        trees = config.read_registry(workspace, overlays=profile.name == "dev")
+        return Open(workspace, profile, registry.parse(trees))
+
+
+@dataclass(frozen=True)
+class Open:
+    """A workspace seen through a profile."""
+
+    workspace: Workspace
+    profile: Profile
+    registry: Registry
+
+    def select(self, names: Sequence[str]) -> list[Entry]:
+        """The plugins of those names; all of them where none is named.
+
+        Raises:
+            UsageError: there is no plugin of that name.
+        """
+        from packaging.utils import canonicalize_name
+
+        if not names:
+            if not self.registry.entries:
+                where = self.workspace.root / "profiles" / "registry"
+                raise UsageError(f"the registry is empty: no *.yaml in {where}", hint=f"ls {where}")
+            return list(self.registry.plugins)
+        chosen = []
+        for name in names:
+            entry = self.registry.get(str(canonicalize_name(name)))
+            if entry is None or not entry.is_plugin:
+                what = "is a library, which has no environment" if entry else "is not in the registry"
+                raise UsageError(f"{name} {what}{self._nearest(name)}", hint="envbuilder status")
+            if entry not in chosen:
+                chosen.append(entry)
+        return chosen
+
+    def _nearest(self, name: str) -> str:
+        near = difflib.get_close_matches(name, [entry.name for entry in self.registry.plugins], n=1, cutoff=0.4)
+        return f"; nearest plugin: {near[0]}" if near else ""
+
+
+def common(command: Callable[..., Outcome]) -> Callable[..., None]:
+    """Give a command the options that all have, and print what it returns."""
+
+    @click.option(
+        "--profile",
+        type=click.Choice(["dev", "prod"]),
+        envvar="RUN_MODE",
+        default="prod",
+        show_default="$RUN_MODE, else prod",
+        help="Which sources and settings hold.",
+    )
+    @click.option(
+        "-C",
+        "--workspace",
+        "folder",
+        type=click.Path(path_type=Path),
+        default=Path(),
+        help="The workspace, or a folder in it.",
+    )
+    @click.option(
+        "--format", "output", type=click.Choice(["text", "json"]), default="text", help="For people or tools."
+    )
+    @click.option("-q", "--quiet", is_flag=True, help="Only problems.")
+    @click.option("-v", "--verbose", count=True, help="More detail.")
+    @functools.wraps(command)
+    def wrapper(profile: str, folder: Path, output: str, quiet: bool, verbose: int, **options: Any) -> None:
+        from envbuilder.render import show
+
+        settings = Settings(profile, folder, output, quiet, verbose)
+        outcome = command(settings, **options)
+        show(outcome, output=output, quiet=quiet)
+        sys.exit(outcome.status)
+
+    return wrapper
+
+
+plugins_argument = click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")
+offline_option = click.option("--offline", is_flag=True, envvar="UV_OFFLINE", help="Touch no network.")
+
+
+def plain(outcome: PluginOutcome) -> dict[str, object]:
+    """A plugin's outcome as the JSON envelope holds it."""
+    return {"plugin": outcome.plugin, "state": outcome.state, "seconds": round(outcome.seconds, 3)}
+
+
+def summary(outcomes: Sequence[PluginOutcome], where: str) -> str:
+    """How many plugins ended in which state."""
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.state] = counts.get(outcome.state, 0) + 1
+    return f"{', '.join(f'{count} {state}' for state, count in counts.items()) or 'nothing to do'}: {where}"

@@ -1,0 +1,156 @@
+"""`build`, `status`, `path` and `exec`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
+from envbuilder.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from envbuilder.build import Builder, Built
+    from envbuilder.models import Entry, PluginOutcome
+    from envbuilder.render import Outcome
+
+
+@click.command()
+@plugins_argument
+@click.option("-j", "--jobs", type=click.IntRange(1), default=2, show_default=True, help="How many at a time.")
+@offline_option
+@common
+def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool) -> Outcome:
+    """Make each plugin's environment, where it is not there already."""
+    from envbuilder.render import Outcome
+
+    here = settings.open()
+    chosen = here.select(plugins)
+    builder, outcomes = build_environments(settings, here, chosen, jobs=jobs, offline=offline)
+    environments = [
+        {**plain(outcome), **({"key": built.key, "path": str(built.path)} if built else {})}
+        for outcome in outcomes
+        for built in [builder.built.get(outcome.plugin)]
+    ]
+    return Outcome(
+        "build",
+        here.profile.name,
+        result={"environments": environments},
+        problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
+        text=(summary(outcomes, here.workspace.show(here.workspace.own / "envs" / here.profile.name)),),
+    )
+
+
+def build_environments(
+    settings: Settings, here: Open, chosen: Sequence[Entry], *, jobs: int, offline: bool
+) -> tuple[Builder, list[PluginOutcome]]:
+    """Build plugins and show how they get on; in dev, lock first what has changed."""
+    from envbuilder.build import Builder
+    from envbuilder.render import Progress
+
+    if here.profile.name == "dev":
+        _relock(settings, here, chosen, offline=offline)
+    builder = Builder(here.workspace, here.profile, here.registry, offline=offline)
+    with Progress("build", [plugin.name for plugin in chosen], silent=settings.quiet) as progress:
+        return builder, builder.build(chosen, progress.report, jobs=jobs)
+
+
+def _relock(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: bool) -> None:
+    """Dev follows edits of metadata by itself; prod never does."""
+    from envbuilder.lock import locking
+    from envbuilder.render import Progress
+
+    pins = locking.read_pins(here.workspace, here.profile)
+    found = locking.find_stale(here.workspace, here.profile, here.registry, chosen, pins)
+    stale = [plugin for plugin in chosen if isinstance(found[plugin.name], Problem)]
+    if not stale:
+        return
+    request = locking.Request(offline=offline)
+    with Progress("lock", [plugin.name for plugin in stale], silent=settings.quiet) as progress:
+        outcomes = locking.lock_plugins(
+            here.workspace, here.profile, here.registry, stale, request=request, report=progress.report
+        )
+    failed = [problem for outcome in outcomes for problem in outcome.problems]
+    if failed:
+        from envbuilder.render import show_problems
+
+        show_problems(failed)
+
+
+@click.command()
+@plugins_argument
+@common
+def status(settings: Settings, plugins: tuple[str, ...]) -> Outcome:
+    """Show each plugin's source, lock and environment."""
+    from envbuilder.build import Builder
+    from envbuilder.render import Outcome, Table
+
+    here = settings.open()
+    builder = Builder(here.workspace, here.profile, here.registry, offline=True)
+    rows, plain = [], []
+    for plugin in here.select(plugins):
+        found = builder.find(plugin)
+        state = found if isinstance(found, str) else "ready"
+        version = "" if isinstance(found, str) else found.versions.get(plugin.name, "")
+        python = "" if isinstance(found, str) else found.versions["python"]
+        rows.append((plugin.name, plugin.stage or "", str(plugin.source), version, python, state))
+        path = None if isinstance(found, str) else str(found.path)
+        plain.append(
+            {
+                "plugin": plugin.name,
+                "stage": plugin.stage,
+                "source": str(plugin.source),
+                "version": version or None,
+                "python": python or None,
+                "state": state,
+                "path": path,
+            }
+        )
+    table = Table(("plugin", "stage", "source", "version", "python", "environment"), tuple(rows))
+    return Outcome("status", here.profile.name, result={"plugins": plain}, text=(table,))
+
+
+def _ready(here: Open, name: str) -> Built:
+    """A plugin's environment, which must be there and look whole."""
+    from envbuilder.build import Builder
+
+    plugin = here.select([name])[0]
+    found = Builder(here.workspace, here.profile, here.registry, offline=True).find(plugin)
+    if isinstance(found, str):
+        raise UsageError(
+            f"{plugin.name} has no environment in {here.profile.name}: {found}",
+            code="not-built",
+            hint=f"envbuilder build --profile {here.profile.name} {plugin.name}",
+        )
+    return found
+
+
+@click.command()
+@click.argument("plugin")
+@common
+def path(settings: Settings, plugin: str) -> Outcome:
+    """Print the folder of a plugin's environment."""
+    from envbuilder.render import Outcome
+
+    here = settings.open()
+    built = _ready(here, plugin)
+    result = {"plugin": built.plugin.name, "path": str(built.path), "key": built.key}
+    return Outcome("path", here.profile.name, result=result, text=(str(built.path),))
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("plugin")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@common
+def execute(settings: Settings, plugin: str, command: tuple[str, ...]) -> Outcome:
+    """Run a command inside a plugin's environment: envbuilder exec PLUGIN -- python -c '…'."""
+    from envbuilder import process
+    from envbuilder.build import worker_environment
+
+    here = settings.open()
+    built = _ready(here, plugin)
+    inside = built.path / "bin" / command[0]
+    program = str(inside) if "/" not in command[0] and inside.exists() else command[0]
+    process.replace([program, *command[1:]], worker_environment(built.path, built.pycache, built.plugin.env))
+    raise AssertionError("not reached: the process has become the command")
