@@ -232,9 +232,10 @@ def load_outcome(layout: RunLayout) -> RunOutcome:
 
 def _paths(layout: RunLayout, results: Sequence[TaskResult]) -> dict[str, str]:
     paths = {"run": layout.root, "answers": layout.answers_dir, "logs": layout.logs_dir, "metrics": layout.metrics_csv}
-    reports = [result for result in results if result.stage == "report" and result.status == "ok"]
-    if reports:
-        paths["report"] = next(iter(sorted(layout.root.glob("report*.html"))), layout.root)
+    if any(result.stage == "report" and result.status == "ok" for result in results):
+        # Several report tasks write several files; the first of them has the plain name.
+        found = sorted(layout.root.glob("report*.html"), key=lambda path: (path.name != "report.html", path.name))
+        paths.update({"report": path for path in found[:1]})
     return {name: str(path) for name, path in paths.items() if path.exists()}
 
 

@@ -15,7 +15,7 @@ from pipeline.cli import RunRequest
 from pipeline.models import Environment, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 ECHO = """
 class Plugin:
@@ -85,27 +85,33 @@ class Bench:
 
     def plugin(self, name: str, source: str, stage: Stage = "inference", *, entry: str | None = None) -> Environment:
         """Write a plugin's module and give its environment."""
-        venv = self.venv()
+        self.venv()
         module = name.replace("-", "_")
         (self.root / "site" / f"{module}.py").write_text(textwrap.dedent(source))
-        return self._add(Environment(name, stage, **self._common(venv), entry=entry or f"{module}:Plugin"))
+        return self._add(self._environment(name, stage, entry=entry or f"{module}:Plugin"))
 
     def command(self, name: str, source: str, stage: Stage = "inference") -> Environment:
         """Write a plugin that is a program and give its environment."""
-        venv = self.venv()
         script = self.root / f"{name}.py"
         script.write_text(textwrap.dedent(source))
-        return self._add(Environment(name, stage, **self._common(venv), command=("python", str(script))))
+        return self._add(self._environment(name, stage, command=("python", str(script))))
 
-    def _common(self, venv: Path) -> Mapping[str, object]:
-        return {
-            "path": venv,
-            "python": venv / "bin" / "python",
-            "key": "k" * 8,
-            "cache_dir": self.root / "cache",
-            "env": {"PYTHONPYCACHEPREFIX": str(self.root / "pycache")},
-            "versions": {"python": "3"},
-        }
+    def _environment(
+        self, name: str, stage: Stage, *, entry: str | None = None, command: tuple[str, ...] | None = None
+    ) -> Environment:
+        venv = self.venv()
+        return Environment(
+            name,
+            stage,
+            path=venv,
+            python=venv / "bin" / "python",
+            key="k" * 8,
+            cache_dir=self.root / "cache",
+            entry=entry,
+            command=command,
+            env={"PYTHONPYCACHEPREFIX": str(self.root / "pycache")},
+            versions={"python": "3"},
+        )
 
     def _add(self, environment: Environment) -> Environment:
         self.environments.append(environment)

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StringConstraints
 from envbuilder.documents import Document
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_GPUS = 1024
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d)\s*)+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -33,8 +34,10 @@ def parse_gpus(value: object) -> float | None:
     """
     if value == "auto":
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and (0 <= value <= 1 or value == int(value) > 0):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_some = 1 < value <= _MOST_GPUS and float(value).is_integer()
+        if is_some or 0 <= value <= 1:
+            return float(value)
     raise ValueError("expected auto, a whole number of GPUs, or a part of one between 0 and 1")
 
 

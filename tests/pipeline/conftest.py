@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
 from pipeline_bench import Bench
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pipeline_bench import ECHO, child_environment, is_alive, wait_for
 
 from envbuilder.errors import ConfigError, Interrupted
 from pipeline.cli import execute_run, export_csv, list_runs, plan_run, plugins_of, show_run
 from pipeline.errors import RecordError, UnknownRunError
-from pipeline_bench import ECHO, child_environment, is_alive, wait_for
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
@@ -173,9 +173,7 @@ def test_several_jobs_share_the_processors(bench: Bench) -> None:
     request = bench.request("inference: [{plugin: echo}, {plugin: other}]")
     alone = execute_run(request)
     both = execute_run(type(request)(**{**request.__dict__, "jobs": 2}))
-    told = [
-        _json_lines(Path(outcome.paths["answers"]) / "echo@lines.jsonl")[0]["answer"] for outcome in (alone, both)
-    ]
+    told = [_json_lines(Path(outcome.paths["answers"]) / "echo@lines.jsonl")[0]["answer"] for outcome in (alone, both)]
     assert told == ["all", str(max(1, len(os.sched_getaffinity(0)) // 2))]
 
 

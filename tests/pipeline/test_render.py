@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Table, Task, TaskResult
+from pipeline.render import ending, make_display, outcome_tables, plain_table, plan_table, print_outcome, runs_table
+
+RESULTS = (
+    TaskResult("ocr@lines", "inference", "ocr", "ok", items=4, failed_items=1, items_per_s=12.345, wall_s=1.0),
+    TaskResult("vlm@lines", "inference", "vlm", "timeout", items=4, failed_items=4, error="did not end within 5 s"),
+    TaskResult("text:ocr@lines", "eval", "text", "ok"),
+    TaskResult("text:vlm@lines", "eval", "text", "cancelled"),
+)
+EVALUATIONS = (
+    Evaluation("ocr@lines", "text:ocr@lines", "lines", {"cer": 0.125, "wer": 0.5}, {"ru": {"cer": 0.25}, "kk": {}}),
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _task(name: str = "ocr@lines") -> Task:
+    environment = Environment("ocr", "inference", Path(), Path(), "k", Path(), entry="a:b")
+    return Task(name, "inference", environment, {}, gpus=None, identity="0123456789abcdef")
+
+
+def test_tables_hold_tasks_figures_and_classes() -> None:
+    """Each inference task has its figures as a whole and by class; what else went well has no row."""
+    tasks, by_class = outcome_tables(RESULTS, EVALUATIONS)
+    assert tasks.columns == ("task", "status", "items", "failed", "items/s", "device", "cer", "wer")
+    assert tasks.rows == (
+        ("ocr@lines", "ok", "4", "1", "12.3", "cpu", "0.1250", "0.5000"),
+        ("vlm@lines", "timeout", "4", "4", "", "cpu", "", ""),
+        ("text:vlm@lines", "cancelled", "", "", "", "cpu", "", ""),
+    )
+    assert by_class.rows == (("ocr@lines", "ru", "0.2500", ""), ("ocr@lines", "kk", "", ""))
+
+
+def test_metrics_of_two_judges_are_told_apart() -> None:
+    """Where two judges give a metric of one name its column names the judge."""
+    other = Evaluation("ocr@lines", "judge:ocr@lines", "lines", {"cer": 0.5})
+    (tasks, _) = outcome_tables(RESULTS[:1], (*EVALUATIONS, other))
+    assert tasks.columns[-3:] == ("text.cer", "wer", "judge.cer")
+    assert tasks.rows[0][-3:] == ("0.1250", "0.5000", "0.5000")
+
+
+def test_plain_table_cuts_nothing() -> None:
+    """Columns are as wide as their widest text."""
+    table = Table("t", ("a", "long header"), (("x" * 200, "1"), ("y", "")))
+    assert plain_table(table).splitlines()[1:] == ["x" * 200 + "  1", "y"]
+
+
+def _outcome() -> RunOutcome:
+    tables = outcome_tables(RESULTS, EVALUATIONS)
+    paths = {"report": "/r/report.html", "run": "/r"}
+    return RunOutcome(False, "id", "failed", (), RESULTS, EVALUATIONS, tables, paths, "demo", "2026")
+
+
+def test_outcome_ends_with_the_report() -> None:
+    """The tables are followed by where the report is; a pipe gets no colour, a terminal does."""
+    pipe, terminal = io.StringIO(), Terminal()
+    print_outcome(_outcome(), pipe)
+    assert pipe.getvalue().endswith("report: /r/report.html\nrun: /r\n")
+    assert "\x1b" not in pipe.getvalue()
+    print_outcome(_outcome(), terminal)
+    assert "\x1b" in terminal.getvalue()
+    assert "ocr@lines" in terminal.getvalue()
+
+
+def test_progress_without_a_terminal_is_plain_lines() -> None:
+    """A task's beginning, remarks and end are a line each."""
+    stream = io.StringIO()
+    with make_display(stream) as display:
+        display.started(_task(), 4, "cpu")
+        display.progressed(_task(), 1, 0)
+        display.noted(_task(), "tries again")
+        display.finished(RESULTS[0])
+    assert stream.getvalue().splitlines() == [
+        "ocr@lines: starts on cpu, 4 items",
+        "ocr@lines: tries again",
+        "ocr@lines: ok, 3/4 items, 12.3/s, 1.0 s",
+    ]
+
+
+def test_progress_on_a_terminal_leaves_lines() -> None:
+    """Bars go, the lines of what ended stay, and text that looks like markup is text."""
+    stream = Terminal()
+    with make_display(stream) as display:
+        display.started(_task("ocr[beam=1]@lines"), 4, "cpu")
+        display.progressed(_task("ocr[beam=1]@lines"), 2, 1)
+        display.noted(_task(), "[bold]odd")
+        display.finished(TaskResult("ocr[beam=1]@lines", "inference", "ocr", "ok", items=4))
+        display.finished(RESULTS[3])
+    assert "[bold]odd" in stream.getvalue()
+    assert "ocr[beam=1]@lines: ok" in stream.getvalue()
+
+
+def test_quiet_display_says_nothing() -> None:
+    """Quiet is quiet."""
+    stream = io.StringIO()
+    with make_display(stream, quiet=True) as display:
+        display.started(_task(), 1, "cpu")
+        display.finished(RESULTS[1])
+    assert not stream.getvalue()
+
+
+def test_endings_tell_why() -> None:
+    """A task that did not end well says how and why."""
+    assert ending(RESULTS[1]) == "timeout: did not end within 5 s"
+    assert ending(RESULTS[3]) == "cancelled"
+
+
+def test_plans_and_runs_are_tables() -> None:
+    """A plan has a row a task, a list of runs a row a run."""
+    plan = Plan("x", 0, stop_on_failure=False, retries=0, data=(), tasks=(_task(),))
+    assert plan_table(plan).rows == (("ocr@lines", "inference", "ocr", "", "auto", "0123456789ab"),)
+    assert runs_table([_outcome()]).rows == (("id", "demo", "failed", "1/4", "2026"),)
