@@ -235,7 +235,7 @@ def _paths(layout: RunLayout, results: Sequence[TaskResult]) -> dict[str, str]:
     if any(result.stage == "report" and result.status == "ok" for result in results):
         # Several report tasks write several files; the first of them has the plain name.
         found = sorted(layout.root.glob("report*.html"), key=lambda path: (path.name != "report.html", path.name))
-        paths.update({"report": path for path in found[:1]})
+        paths["report"] = found[0] if found else layout.root / "report.html"
     return {name: str(path) for name, path in paths.items() if path.exists()}
 
 

@@ -156,7 +156,7 @@ class Record:
             "plan": [{"id": task.id, "stage": task.stage, "identity": task.identity} for task in self.plan.tasks],
             "tasks": to_json(self.results),
             "evaluations": to_json([replace(evaluation, by_item=()) for evaluation in self.evaluations]),
-            "problems": to_json(problems_of(self.results)),
+            "problems": to_json(problems_of(self.results, self.layout)),
         }
         write_json(self.layout.run_json, document)
 
@@ -216,15 +216,17 @@ def metric_rows(
                 yield (*of_task, name, metric, value)
 
 
-def problems_of(results: Iterable[TaskResult]) -> tuple[Problem, ...]:
+def problems_of(results: Iterable[TaskResult], layout: RunLayout) -> tuple[Problem, ...]:
     """What did not go as it should; what was skipped because of it is not told again."""
     problems = []
     for result in results:
-        hint = f"tail -n 40 {result.log}" if result.log else None
         if result.status != "ok" and result.code not in {"skipped", "interrupted"}:
+            hint = f"tail -n 40 '{result.log}'" if result.log else f"envbuilder runs show {layout.id}"
             text = f"{result.id}: {result.status}: {result.error}"
             problems.append(Problem(result.code or result.status, text, result.plugin, result.log, hint))
         elif result.failed_items:
+            answers = str(layout.answers(result.id))
             text = f"{result.id}: {result.failed_items} of {result.items} items have no answer; first: {result.error}"
-            problems.append(Problem("items-failed", text, result.plugin, result.log, hint, severity="warning"))
+            hint = f"grep '\"answer\": null' '{answers}'"
+            problems.append(Problem("items-failed", text, result.plugin, answers, hint, severity="warning"))
     return tuple(problems)

@@ -121,6 +121,8 @@ def test_missing_image_costs_its_item_only(bench: Bench) -> None:
     (problem,) = outcome.problems
     assert (problem.code, problem.severity) == ("items-failed", "warning")
     assert "image-missing" in problem.message
+    shown = subprocess.run(["sh", "-c", str(problem.hint)], capture_output=True, text=True, check=True)
+    assert json.loads(shown.stdout)["item"] == "2"
     lines = {str(line["item"]): line for line in _json_lines(Path(outcome.paths["answers"]) / "echo@lines.jsonl")}
     assert lines["1"]["answer"] == "x"
     assert str(lines["2"]["error"]).startswith("image-missing: no file")
