@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+
+_EXTRA_MARKER = re.compile(r"""\bextra\s*==\s*["']([^"']+)["']""")
 
 
 def tag_version(tag: str, name: str) -> Version | None:
@@ -46,40 +51,71 @@ def accepts(specifier: str, version: str) -> bool:
 
 
 def python_possible(specifiers: Iterable[str]) -> bool:
-    """Whether any released or coming CPython 3 satisfies all specifiers together."""
+    """Whether any released or coming CPython 3 satisfies all specifiers together.
+
+    Raises:
+        ValueError: one of them is no specifier.
+    """
+    return any(True for _ in _pythons(specifiers))
+
+
+def _pythons(specifiers: Iterable[str]) -> Iterator[str]:
     together = SpecifierSet(",".join(part for part in specifiers if part))
     # Patch releases up to 30 cover every series so far (3.6 ended at 15, 3.9 at 25).
     candidates = (f"3.{minor}.{patch}" for minor in range(6, 20) for patch in range(31))
-    return any(together.contains(candidate) for candidate in candidates)
+    return (candidate for candidate in candidates if together.contains(candidate))
 
 
-def requirement_on(name: str, requirements: Iterable[str]) -> str | None:
+def requirement_on(
+    name: str, requirements: Iterable[str], *, extras: Iterable[str] = (), python: str | None = None
+) -> str | None:
     """What a package's dependencies say of one distribution: its specifier, empty for any version, None for nothing.
 
-    Requirements behind an extra do not count: they bind only who asks for it.
+    Args:
+        name: the distribution.
+        requirements: the package's dependencies.
+        extras: extras that are asked for; a requirement behind another extra binds nobody.
+        python: the Python request; a requirement that binds only on Pythons outside of it does not count. Markers that
+            speak of the platform are taken as this machine's.
     """
-    found: list[str] = []
-    for text in requirements:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(requirement.name) != canonicalize_name(name):
-            continue
-        if requirement.marker is not None and "extra" in str(requirement.marker):
-            continue
-        found.append(str(requirement.specifier))
+    named = (item for item in _parsed(requirements) if canonicalize_name(item.name) == canonicalize_name(name))
+    found = [str(requirement.specifier) for requirement in named if _binds(requirement, extras, python)]
     if not found:
         return None
     return ",".join(part for part in found if part)
 
 
-def requirement_names(requirements: Iterable[str]) -> tuple[str, ...]:
-    """The normalised names of the distributions that requirements name; unreadable ones are left out."""
-    names = []
+def requested(requirements: Iterable[str], extras: Iterable[str] = ()) -> Iterator[tuple[str, frozenset[str]]]:
+    """The normalised names of the distributions that requirements name, each with the extras asked of it.
+
+    What stands behind an extra counts where that extra is in `extras`. Other markers are not judged: a lock serves every
+    platform. Unreadable requirements are left out.
+    """
+    known = {canonicalize_name(extra) for extra in extras}
+    for requirement in _parsed(requirements):
+        behind = _EXTRA_MARKER.findall(str(requirement.marker or ""))
+        if not behind or known.intersection(map(canonicalize_name, behind)):
+            asked = frozenset(str(canonicalize_name(extra)) for extra in requirement.extras)
+            yield str(canonicalize_name(requirement.name)), asked
+
+
+def _parsed(requirements: Iterable[str]) -> Iterator[Requirement]:
     for text in requirements:
-        try:
-            names.append(str(canonicalize_name(Requirement(text).name)))
-        except InvalidRequirement:
-            continue
-    return tuple(names)
+        with contextlib.suppress(InvalidRequirement):
+            yield Requirement(text)
+
+
+def _binds(requirement: Requirement, extras: Iterable[str], python: str | None) -> bool:
+    if requirement.marker is None:
+        return True
+    environments = [_python_facts(version) for version in _pythons([python])] if python else [{}]
+    try:
+        return any(
+            requirement.marker.evaluate({**facts, "extra": extra}) for facts in environments for extra in ("", *extras)
+        )
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return True  # A marker that cannot be judged excuses nobody.
+
+
+def _python_facts(version: str) -> dict[str, str]:
+    return {"python_version": version.rpartition(".")[0], "python_full_version": version}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -18,6 +18,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
 from envbuilder.errors import ConfigError, Problem, UsageError
 from envbuilder.models import Profile, Workspace
+
+T = TypeVar("T")
 
 PROFILES = ("prod", "dev")
 SOURCE_KINDS = ("git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range")
@@ -59,14 +61,26 @@ def _python(text: str) -> str:
 
 
 def _time(text: str) -> str:
-    # A time without its zone would be another moment on another machine.
+    message = "expected a time such as 2026-11-01T00:00:00Z, or a date"
+    if not _TIME.fullmatch(text):
+        raise ValueError(message)
     try:
-        if not _TIME.fullmatch(text):
-            raise ValueError(text)
-        datetime.strptime(text[:10], "%Y-%m-%d")  # noqa: DTZ007 - a date has no zone
+        datetime.strptime(text[:10], "%Y-%m-%d")  # noqa: DTZ007 - only whether there is such a day
     except ValueError:
-        raise ValueError("expected a time such as 2026-11-01T00:00:00Z, or a date") from None
-    return text
+        raise ValueError(message) from None
+    # uv takes a bare date for midnight where it runs, which is another moment on another machine.
+    return text if "T" in text else f"{text}T00:00:00Z"
+
+
+def not_yet(value: T) -> T:
+    """Refuse what the format knows and this version does not act on: to ignore it in silence would be worse.
+
+    Raises:
+        ValueError: the value asks for something.
+    """
+    if value:
+        raise ValueError("part of the format, but this version does not act on it yet; leave it out")
+    return value
 
 
 class CoreFolder(Document):
@@ -92,7 +106,7 @@ class SettingsDocument(Document):
     default_run: str | None = None
     core: dict[str, Core] = Field(default_factory=dict)
     git_mirrors: dict[str, str] = Field(default_factory=dict)
-    index_mirrors: dict[str, str] = Field(default_factory=dict)
+    index_mirrors: Annotated[dict[str, str], AfterValidator(not_yet)] = Field(default_factory=dict)
 
 
 class ProfileDocument(Document):
@@ -104,6 +118,8 @@ class ProfileDocument(Document):
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
+    torch_backends: tuple[Literal["default"], ...] = ("default",)
+    require_signed_tags: Annotated[bool, AfterValidator(not_yet)] = False
 
 
 def find_workspace(start: Path) -> Workspace:

@@ -143,8 +143,10 @@ def _refuse_depth(text: str, shown: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _DEEPEST:
-            place = Place(shown, event.start_mark.line + 1, event.start_mark.column + 1)
-            raise ConfigError([_problem(place, _TOO_MUCH)])
+            mark = event.start_mark
+            raise ConfigError(
+                [_problem(Place(shown, mark.line + 1, mark.column + 1) if mark else Place(shown), _TOO_MUCH)]
+            )
 
 
 class _Builder:
@@ -173,7 +175,9 @@ class _Builder:
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             # The safe loader's own constructors fail so on text that is not of its tag: `!!bool maybe`, 2026-13-45.
             tag = node.tag.removeprefix("tag:yaml.org,2002:")
-            raise ConfigError([_problem(self._at(node), f"not valid YAML here: {_cut(node.value)} is no {tag}")]) from error
+            raise ConfigError(
+                [_problem(self._at(node), f"not valid YAML here: {_cut(node.value)} is no {tag}")]
+            ) from error
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -307,9 +311,8 @@ def _real_path(value: Any, location: tuple[int | str, ...]) -> Path_:
     """Where in the file an error is: without the steps that only the schema has, such as a union's branches."""
     path: list[str | int] = []
     for number, step in enumerate(location):
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+        inside = step in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(step, int)
+        if inside:
             value = value[step]
         elif number < len(location) - 1 or not isinstance(value, Mapping) or "[" in str(step) or "(" in str(step):
             continue

@@ -6,10 +6,14 @@ crosses the network once, and a mirror or bundle serves uv too without a trace i
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +42,17 @@ class Resolved:
 def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
     """Where to fetch a canonical address from: the longest matching prefix is replaced.
 
-    The outcome may be an address, a repository or a bundle; ``<name>.bundle`` is tried where ``<name>.git`` or
-    ``<name>`` is no folder.
+    The outcome may be an address, a repository or a bundle; ``<name>.bundle`` is tried where neither ``<name>.git`` nor
+    ``<name>`` is there.
     """
     prefix = max((key for key in mirrors if url.startswith(key)), key=len, default=None)
     if prefix is None:
         return url
     target = mirrors[prefix] + url[len(prefix) :]
-    if "://" in target or Path(target).exists():
+    bare = target.rstrip("/").removesuffix(".git")
+    if "://" in target:
         return target
-    bundle = f"{target.removesuffix('.git')}.bundle"
-    return bundle if Path(bundle).is_file() else target
+    return next((place for place in (target, f"{bare}.git", bare, f"{bare}.bundle") if Path(place).exists()), target)
 
 
 class Repository:
@@ -76,25 +80,17 @@ class Repository:
         done = self._git("ls-remote", "--heads", "--tags", "--", self.remote)
         if not done.ok:
             raise self._unreachable(done)
-        refs: dict[str, Resolved] = {}
-        for line in done.stdout.splitlines():
-            digest, _, ref = line.partition("\t")
-            if ref.endswith("^{}"):  # What an annotated tag points at follows the tag itself.
-                name = ref.removesuffix("^{}")
-                refs[name] = Resolved(refs[name].object, digest, "")
-            else:
-                refs[ref] = Resolved(digest, digest, "")
-        return refs
+        return _listed(done.stdout)
 
     def _bundle_refs(self) -> dict[str, Resolved]:
         # A bundle's own listing does not tell what annotated tags point at.
-        self._prepare()
-        done = self._fetch("+refs/tags/*:refs/listed/tags/*", "+refs/heads/*:refs/listed/heads/*", prune=True)
-        if not done.ok:
-            raise self._unreachable(done)
-        refs = self._in_clone("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)", "refs/listed")
-        rows = (line.split() for line in refs.stdout.splitlines())
-        return {name.replace("refs/listed/", "refs/", 1): Resolved(found[0], found[-1], "") for name, *found in rows}
+        with self._alone():
+            done = self._fetch("+refs/tags/*:refs/listed/tags/*", "+refs/heads/*:refs/listed/heads/*", prune=True)
+            if not done.ok:
+                raise self._unreachable(done)
+            shown = self._in_clone("show-ref", "--dereference").stdout
+        listed = (line for line in shown.splitlines() if " refs/listed/" in line)
+        return _listed("\n".join(line.replace(" refs/listed/", " refs/", 1) for line in listed))
 
     def fetch(self, kind: str, ref: str) -> Resolved | None:
         """Bring one tag, branch or commit into the clone and say what it is; None where the remote has no such ref.
@@ -102,16 +98,19 @@ class Repository:
         Raises:
             RemoteError: the remote cannot be reached.
         """
-        self._prepare()
-        spec = {"tag": f"+refs/tags/{ref}:refs/tags/{ref}", "branch": f"+refs/heads/{ref}:refs/heads/{ref}"}.get(kind)
-        if spec is None:
-            return self._fetch_commit(ref)
-        done = self._fetch(spec)
-        if done.ok:
-            return self.resolve(kind, ref)
+        place = {"tag": "tags", "branch": "heads"}.get(kind)
+        with self._alone():
+            if place is None:
+                return self._fetch_commit(ref)
+            done = self._fetch(f"+refs/{place}/{ref}:refs/{place}/{ref}")
+            if "cannot lock ref" in done.stderr:
+                # Where the remote had a ref `a` once and has `a/b` now; objects stay, so pins lose nothing.
+                done = self._fetch(f"+refs/{place}/*:refs/{place}/*", prune=True)
         if "couldn't find remote ref" in done.stderr:
             return None
-        raise self._unreachable(done)
+        if not done.ok:
+            raise self._unreachable(done)
+        return self.resolve(kind, ref)
 
     def _fetch_commit(self, commit: str) -> Resolved | None:
         if self.has(commit):
@@ -119,7 +118,7 @@ class Repository:
         # Asking for a bare commit is a server's favour, and a bundle cannot do it: fall back to everything.
         done = self._fetch(f"+{commit}:refs/pinned/{commit}")
         if not done.ok:
-            done = self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+            done = self._fetch("+refs/heads/*:refs/listed/heads/*", "+refs/tags/*:refs/listed/tags/*")
             if not done.ok:
                 raise self._unreachable(done)
         return self.resolve("rev", commit) if self.has(commit) else None
@@ -135,8 +134,23 @@ class Repository:
         if not offline:
             self.fetch(kind, ref)
             if not self.has(commit):
-                self._fetch_commit(commit)
+                self.fetch("rev", commit)
         return self.has(commit)
+
+    def point(self, kind: str, ref: str, target: str) -> None:
+        """Make a tag or branch of the clone name a pinned object: uv asks for the name, whatever it became since.
+
+        Raises:
+            ToolError: the clone cannot be written.
+        """
+        place = {"tag": "tags", "branch": "heads"}.get(kind)
+        name = f"refs/{place}/{ref}"
+        if place is None or self._in_clone("rev-parse", "--verify", "--quiet", name).stdout.strip() == target:
+            return
+        with self._alone():
+            done = self._in_clone("update-ref", name, target)
+        if not done.ok:
+            raise ToolError(f"cannot make {name} of {self.path} name {target[:12]}: {_last_line(done)}")
 
     def resolve(self, kind: str, ref: str) -> Resolved | None:
         """What a ref is in the clone, without touching the network."""
@@ -168,19 +182,43 @@ class Repository:
             if not done.ok:
                 raise ToolError(f"cannot check out {commit[:12]} of {self.url}: {_last_line(done)}")
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the clone, made where it is not there: git's own locks make a second writer fail, not wait."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.with_suffix(".lock").open("w") as guard:
+                fcntl.flock(guard, fcntl.LOCK_EX)
+                self._prepare()
+                yield
+        except OSError as error:
+            message = f"cannot write {self.path}: {error.strerror or error}"
+            raise ToolError(message, code="unwritable", hint=f"ls -ld {self.path.parent}") from error
+
     def _prepare(self) -> None:
         if (self.path / "HEAD").exists():
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        done = self._git("init", "--quiet", "--bare", "--", str(self.path))
-        # uv asks for a locked commit by its digest; a clone serves that only when told to.
-        allowed = self._in_clone("config", "uploadpack.allowAnySHA1InWant", "true")
-        if not (done.ok and allowed.ok):
-            raise ToolError(f"cannot make {self.path}: {_last_line(done if not done.ok else allowed)}")
+        # Made beside its place, so that a clone that was killed while it was made is none.
+        fresh = self.path.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        done = self._git("init", "--quiet", "--bare", "--", str(fresh))
+        if done.ok:
+            # uv asks for a locked commit by its digest; a clone serves that only when told to.
+            done = self._git("--git-dir", str(fresh), "config", "uploadpack.allowAnySHA1InWant", "true")
+        if not done.ok:
+            raise ToolError(f"cannot make {self.path}: {_last_line(done)}")
+        shutil.rmtree(self.path, ignore_errors=True)
+        fresh.rename(self.path)
 
     def _fetch(self, *specs: str, prune: bool = False) -> process.Completed:
         flags = ["--quiet", "--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
-        return self._in_clone("fetch", *flags, "--", self.remote, *specs)
+        done = self._in_clone("fetch", *flags, "--", self.remote, *specs)
+        if not done.ok and ".lock': File exists" in done.stderr:
+            # Left by a git that was killed; whoever calls holds the clone, so nobody is at it.
+            for stale in self.path.rglob("*.lock"):
+                stale.unlink(missing_ok=True)
+            done = self._in_clone("fetch", *flags, "--", self.remote, *specs)
+        return done
 
     def _in_clone(self, *arguments: str) -> process.Completed:
         return self._git("--git-dir", str(self.path), *arguments)
@@ -197,8 +235,20 @@ class Repository:
         return RemoteError(
             f"cannot reach {self.url}{via}: {_last_line(done)}",
             where=self.url,
-            hint=f"git ls-remote {self.remote}",
+            hint=f"git ls-remote {shlex.quote(self.remote)}",
         )
+
+
+def _listed(text: str) -> dict[str, Resolved]:
+    refs: dict[str, Resolved] = {}
+    for line in text.splitlines():
+        digest, _, ref = line.replace("\t", " ", 1).partition(" ")
+        if ref.endswith("^{}"):  # What an annotated tag points at follows the tag itself.
+            name = ref.removesuffix("^{}")
+            refs[name] = Resolved(refs[name].object, digest, "")
+        else:
+            refs[ref] = Resolved(digest, digest, "")
+    return refs
 
 
 def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:

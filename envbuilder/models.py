@@ -68,7 +68,10 @@ Source = GitSource | PypiSource | PathSource
 
 @dataclass(frozen=True)
 class Entry:
-    """A registry entry as one profile sees it; the fields are those of the file (docs/reference.md)."""
+    """A registry entry as one profile sees it; the fields are those of the file (docs/reference.md).
+
+    `where` is the place of its name, `places` that of each of its keys: a source may stand in the overlay.
+    """
 
     name: str
     kind: str
@@ -83,10 +86,15 @@ class Entry:
     requires: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def is_plugin(self) -> bool:
         return self.kind == "plugin"
+
+    def at(self, key: str) -> str:
+        """The place of one of the entry's keys, or of its name."""
+        return self.places.get(key, self.where)
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,26 @@ _LEAKS = (
     "UV_WORKING_DIRECTORY",
     "UV_CONFIG_FILE",
     "__PYVENV_LAUNCHER__",
+    # A git hook sets these: every git below it would work on the repository of the hook.
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
 )
 
 _GRACE_S = 5.0
 
 _live: set[subprocess.Popen[str]] = set()
-_live_guard = threading.Lock()
+# The handler of a signal may run in a thread that holds it already.
+_live_guard = threading.RLock()
 _stopping = threading.Event()
 
 
@@ -87,11 +101,34 @@ def run(
     words = tuple(str(word) for word in argv)
     if _stopping.is_set():
         raise Interrupted
+    process = _start(words, cwd, dict(env) if env is not None else clean_environment())
+    with _live_guard:
+        _live.add(process)
+    if _stopping.is_set():  # `stop_all` may have looked before this one was there.
+        _signal_group(process, signal.SIGTERM)
+    ended = False
     try:
-        process = subprocess.Popen(
+        stdout, stderr = process.communicate(timeout=timeout_s)
+        ended = True
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"{words[0]} did not end within {timeout_s:g} s") from error
+    finally:
+        with _live_guard:
+            _live.discard(process)
+        if not ended:  # Also where the program itself has ended: what it left behind holds its output open.
+            end_group(process)
+            _close(process)
+    if _stopping.is_set():
+        raise Interrupted
+    return Completed(words, process.returncode, stdout, stderr)
+
+
+def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
             words,
             cwd=cwd,
-            env=dict(env) if env is not None else clean_environment(),
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,35 +138,33 @@ def run(
             start_new_session=True,
         )
     except OSError as error:
-        raise ToolError(
-            f"cannot start {words[0]}: {error.strerror or error}", code="tool-missing", hint=f"command -v {words[0]}"
-        ) from error
-    with _live_guard:
-        _live.add(process)
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{words[0]} did not end within {timeout_s:g} s") from error
-    finally:
-        with _live_guard:
-            _live.discard(process)
-        if process.poll() is None:
-            end_group(process)
-    if _stopping.is_set():
-        raise Interrupted
-    return Completed(words, process.returncode, stdout, stderr)
+        if cwd is not None and not cwd.is_dir():
+            message = f"cannot start {words[0]} in {cwd}: no such folder"
+            raise ToolError(message, where=str(cwd), hint=f"ls -ld {cwd}") from error
+        message = f"cannot start {words[0]}: {error.strerror or error}"
+        raise ToolError(message, code="tool-missing", hint=f"command -v {words[0]}") from error
+    except ValueError as error:  # A NUL character.
+        raise ToolError(f"cannot start {words[0]}: {error}") from error
 
 
 def end_group(process: subprocess.Popen[str], grace_s: float = _GRACE_S) -> None:
     """End a program and its process group: ask, wait, kill."""
-    for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        break
+    _signal_group(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace_s)
+    _signal_group(process, signal.SIGKILL)  # The program may have gone without its children.
+    process.wait()
+
+
+def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def stop_all() -> None:
@@ -138,8 +173,7 @@ def stop_all() -> None:
     with _live_guard:
         processes = list(_live)
     for process in processes:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
+        _signal_group(process, signal.SIGTERM)
 
 
 def replace(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
@@ -150,4 +184,5 @@ def replace(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     try:
         os.execvpe(words[0], words, dict(env))  # noqa: S606
     except OSError as error:
-        raise ToolError(f"cannot start {words[0]}: {error.strerror or error}", code="tool-missing") from error
+        message = f"cannot start {words[0]}: {error.strerror or error}"
+        raise ToolError(message, code="tool-missing", hint=f"command -v {words[0]}") from error

@@ -12,7 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from envbuilder.config import canonical_address, python_specifier
+from envbuilder.config import canonical_address, not_yet, python_specifier
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
@@ -90,7 +90,13 @@ def _commit(text: str) -> str:
 
 def _inside(text: str) -> str:
     path = PurePosixPath(text)
-    if not path.parts or text.startswith(("/", "~", "-")) or ".." in path.parts or "\\" in text or _CONTROL.search(text):
+    if (
+        not path.parts
+        or text.startswith(("/", "~", "-"))
+        or ".." in path.parts
+        or "\\" in text
+        or _CONTROL.search(text)
+    ):
         raise ValueError("expected a relative path that stays inside")
     return str(path)
 
@@ -105,6 +111,11 @@ def _variable(text: str) -> str:
     if not _ENV_NAME.fullmatch(text):
         raise ValueError("expected the name of an environment variable")
     return text
+
+
+def _torch(text: str) -> str:
+    # One backend is locked so far, whatever the index serves; `auto` has nothing else to choose.
+    return text if text in {"auto", "default"} else not_yet(text)
 
 
 Specifier = Annotated[str, AfterValidator(_specifier)]
@@ -165,6 +176,10 @@ class EntryDocument(Document):
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )
     env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(default_factory=dict)
+    torch: Annotated[str, AfterValidator(_torch)] | None = None
+    provided: Annotated[dict[str, Specifier], AfterValidator(not_yet)] = Field(default_factory=dict)
+    no_build_isolation: Annotated[tuple[str, ...], AfterValidator(not_yet)] = ()
+    align: Annotated[tuple[str, ...], AfterValidator(not_yet)] = ()
 
     @model_validator(mode="after")
     def _plugin_or_library(self) -> EntryDocument:
@@ -206,18 +221,18 @@ def parse(trees: Iterable[tuple[Located, Located | None]]) -> Registry:
             message = f"name: {document.name!r} stands in {entries[name].where} already"
             problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=f"git rm {base.file}"))
         else:
-            entries[name] = _entry(document, name, place)
+            entries[name] = _entry(document, name, tree)
     if problems:
         raise ConfigError(problems)
     return Registry(tuple(entries[name] for name in sorted(entries)))
 
 
-def _entry(document: EntryDocument, name: str, where: str) -> Entry:
+def _entry(document: EntryDocument, name: str, tree: Located) -> Entry:
     return Entry(
         name=name,
         kind=document.kind,
         source=document.source.source(),
-        where=where,
+        where=str(tree.place(("name",))),
         stage=document.stage,
         entry=document.entry,
         command=document.command,
@@ -227,4 +242,5 @@ def _entry(document: EntryDocument, name: str, where: str) -> Entry:
         requires=document.requires,
         exclude=document.exclude,
         env=dict(document.env),
+        places={key: str(tree.place((key,))) for key in tree.value},
     )

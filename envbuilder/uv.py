@@ -18,6 +18,27 @@ from envbuilder.models import Interpreter, Profile
 # A lock or a cold sync of a torch environment moves gigabytes over slow lines.
 _TIMEOUT_S = 3 * 3600.0
 
+# What a person sets for other projects and what would change what is locked or installed here: the profile decides that.
+_CHOICES = frozenset(
+    {
+        "UV_BUILD_CONSTRAINT",
+        "UV_CONSTRAINT",
+        "UV_EXCLUDE",
+        "UV_EXCLUDE_NEWER",
+        "UV_EXCLUDE_NEWER_PACKAGE",
+        "UV_FORK_STRATEGY",
+        "UV_FROZEN",
+        "UV_LOCKED",
+        "UV_NO_SOURCES",
+        "UV_NO_SOURCES_PACKAGE",
+        "UV_NO_SYNC",
+        "UV_OVERRIDE",
+        "UV_PRERELEASE",
+        "UV_RESOLUTION",
+        "UV_UPGRADE",
+    }
+)
+
 # Asked of every interpreter; the answer is part of an environment's key.
 _IDENTITY = """
 import json, platform, sys, sysconfig
@@ -152,8 +173,10 @@ def identify(path: Path) -> Interpreter:
 
 
 def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path) -> process.Completed:
+    base = {name: value for name, value in os.environ.items() if name not in _CHOICES}
     own = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_ENV_FILE": "1", **env}
-    return process.run([find_uv(), *arguments], cwd=cwd, env=process.clean_environment(own), timeout_s=_TIMEOUT_S)
+    argv = [find_uv(), "--color", "never", *arguments]
+    return process.run(argv, cwd=cwd, env=process.clean_environment(own, base=base), timeout_s=_TIMEOUT_S)
 
 
 def _flags(*, offline: bool, upgrade: bool = False) -> list[str]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from packaging.utils import canonicalize_name
 
-from envbuilder import compat, uv
+from envbuilder import compat
 from envbuilder.config import core_versions, python_specifier
-from envbuilder.documents import read_toml
+from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved
 from envbuilder.lock import metadata
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, read_lock, read_pins
-from envbuilder.lock.project import Member
+from envbuilder.lock.project import Member, edit_hint
 from envbuilder.lock.sources import Sources, same_place
-from envbuilder.models import Entry, GitSource, Pins, Profile, Registry, Workspace
+from envbuilder.models import Entry, GitSource, Metadata, Pins, Profile, Registry, Workspace
+from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
 _REMOTES_AT_ONCE = 16
@@ -46,14 +50,13 @@ def check(
     drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
     needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
-    checker = _Checker(workspace, profile, pins)
+    checker = _Checker(workspace, profile, pins, offline=offline)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
     listings = {} if offline else checker.list_remotes(entries)
     for entry in entries:
         problems.extend(checker.check_entry(entry, listings))
-    for draft in drafts:
-        problems.extend(checker.check_lock(draft))
     for plugin in plugins:
+        problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
     return Report(len(entries), len(listings), tuple(_unique(problems)))
 
@@ -63,17 +66,23 @@ def _unique(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _workspace_members(workspace: Workspace) -> list[Problem]:
+    path = ("tool", "uv", "workspace", "members")
     tree = read_toml(workspace.root / "pyproject.toml", "pyproject.toml")
-    table = ((tree.value.get("tool") or {}).get("uv") or {}).get("workspace") or {}
-    members = [str(member) for member in table.get("members", ()) if str(member).startswith("packages")]
+    found = subtree(tree, path).value
+    packages = [str(package.relative_to(workspace.root)) for package in workspace.root.glob("packages/*")]
+    members = [
+        member
+        for member in (str(item).removeprefix("./") for item in (found if isinstance(found, list) else ()))
+        if member.startswith("packages") or any(fnmatchcase(package, member) for package in packages)
+    ]
     if not members:
         return []
     return [
         Problem(
             "workspace-member",
             f"tool.uv.workspace.members names {', '.join(members)}; packages must be autonomous, each with its own lock",
-            where=str(tree.place(("tool", "uv", "workspace", "members"))),
-            hint=f"${{EDITOR:-vi}} +{tree.place(('tool', 'uv', 'workspace', 'members')).line or 1} pyproject.toml",
+            where=str(tree.place(path)),
+            hint=f"${{EDITOR:-vi}} +{tree.place(path).line or 1} pyproject.toml",
         )
     ]
 
@@ -81,13 +90,13 @@ def _workspace_members(workspace: Workspace) -> list[Problem]:
 class _Checker:
     """One check of one profile."""
 
-    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins):
+    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins, *, offline: bool):
         self._workspace = workspace
         self._profile = profile
         self._pins = pins
         self._core = core_versions(workspace)
         # A package that cannot be locked yet is still read, so that everything wrong with it is told at once.
-        self._sources = Sources(workspace, profile, pins)
+        self._sources = Sources(workspace, profile, pins, offline=offline)
 
     def list_remotes(self, entries: Sequence[Entry]) -> dict[str, Mapping[str, Resolved] | RemoteError]:
         """One listing for each repository, all at once."""
@@ -108,20 +117,26 @@ class _Checker:
         if entry.source.kind not in self._profile.sources:
             allowed = ", ".join(self._profile.sources)
             message = f"source is {entry.source.kind} ({entry.source}); {self._profile.name} allows {allowed}"
-            problems.append(self._problem("source-not-allowed", entry, message, hint=_edit(entry)))
+            problems.append(self._problem("source-not-allowed", entry, message, hint=edit_hint(entry)))
         refs: Mapping[str, Resolved] | None = None
+        broken: Problem | None = None
         if isinstance(entry.source, GitSource) and entry.source.url in listings:
             listing = listings[entry.source.url]
             if isinstance(listing, RemoteError):
                 message = f"{listing.message}; nothing is known about its {entry.source.ref_kind}"
-                return [*problems, self._problem(listing.code, entry, message, hint=listing.hint)]
-            refs = listing
-            if remote := self._check_ref(entry, entry.source, refs):
-                return [*problems, remote]
+                broken = self._problem(listing.code, entry, message, hint=listing.hint)
+            else:
+                refs = listing
+                broken = self._check_ref(entry, entry.source, refs)
+        problems.extend([broken] if broken else [])
         try:
-            member = self._sources.member(entry) if refs is not None else self._known(entry)
+            # Of what cannot be asked for now, the pins still tell.
+            member = self._sources.member(entry) if refs is not None and not broken else self._known(entry)
         except EnvbuilderError as error:
-            return [*problems, self._problem(error.code, entry, error.message, where=error.where, hint=error.hint)]
+            return [
+                *problems,
+                self._problem(error.code, entry, error.message, where=error.where, hint=error.hint or edit_hint(entry)),
+            ]
         if member is not None:
             problems.extend(self._check_declared(entry, member, refs or {}))
         return problems
@@ -139,14 +154,14 @@ class _Checker:
         found = refs.get(f"refs/{place}/{source.ref}")
         pin = self._pins.entries.get(entry.name)
         pinned = pin if pin is not None and same_place(pin, source) else None
-        listing = f"git ls-remote --{place} {self._sources.repository(source.url).remote}"
+        listing = f"git ls-remote --{place} {shlex.quote(self._sources.repository(source.url).remote)}"
         if found is None and pinned is not None:
             message = (
                 f"{source.ref_kind} {source.ref!r} was {pinned.commit[:12]} when locked, and is gone from {source.url}"
             )
             return self._problem("tag-deleted", entry, message, hint=listing)
         if found is None:
-            message = f"{source.url} has no {source.ref_kind} {source.ref!r}{_nearest(source.ref, refs)}"
+            message = f"{source.url} has no {source.ref_kind} {source.ref!r}{_nearest(source.ref, refs, place)}"
             return self._problem("tag-missing", entry, message, hint=listing)
         if pinned is not None and found.commit != pinned.commit and source.ref_kind == "tag":
             message = f"tag {source.ref!r} was {pinned.commit[:12]} when locked, and names {found.commit[:12]} now"
@@ -159,62 +174,74 @@ class _Checker:
         declared = member.metadata
         if declared.name is not None and canonicalize_name(declared.name) != entry.name:
             message = f"the package at {entry.source} is {declared.name!r}, the entry {entry.name!r}"
-            problems.append(self._problem("name-mismatch", entry, message, hint=_edit(entry)))
+            problems.append(self._problem("name-mismatch", entry, message, hint=edit_hint(entry)))
         match entry.source, declared.version:
             case GitSource(ref_kind="tag", ref=tag), str(version) if not compat.tag_fits(tag, version, entry.name):
                 message = f"tag {tag!r} holds a package that declares version {version}"
-                problems.append(self._problem("version-mismatch", entry, message, hint=_edit(entry)))
+                problems.append(self._problem("version-mismatch", entry, message, hint=edit_hint(entry)))
         return [*problems, *self._check_core(entry, member, refs)]
 
     def _check_core(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
         problems = []
         for name, version in self._core.items():
-            wanted = {
-                f"the package at {entry.source}": compat.requirement_on(name, member.metadata.dependencies or ()),
-                f"the entry {entry.where}": entry.core,
-            }
-            for who, specifier in wanted.items():
-                if specifier and not compat.accepts(specifier, version):
-                    message = f"the core is {name} {version}; {who} accepts {specifier}"
-                    hint = self._newest_fitting(entry, refs) or _edit(entry)
-                    problems.append(self._problem("core-incompatible", entry, message, hint=hint))
+            declared = self._wanted_core(name, entry, member.metadata)
+            if declared and not compat.accepts(declared, version):
+                message = f"the core is {name} {version}; the package at {entry.source} accepts {declared}"
+                hint = self._newest_fitting(entry, refs) or edit_hint(entry)
+                problems.append(self._problem("core-incompatible", entry, message, hint=hint))
+            if entry.core and not compat.accepts(entry.core, version):
+                message = f"the core is {name} {version}; the entry accepts {entry.core}"
+                where = entry.at("core")
+                problems.append(
+                    self._problem("core-incompatible", entry, message, where=where, hint=edit_hint(entry, "core"))
+                )
         return problems
 
+    def _wanted_core(self, name: str, entry: Entry, declared: Metadata) -> str | None:
+        python = python_specifier(entry.python or self._profile.python)
+        return compat.requirement_on(name, declared.dependencies or (), extras=entry.extras, python=python)
+
     def _newest_fitting(self, entry: Entry, refs: Mapping[str, Resolved]) -> str | None:
-        """The edit that takes the newest tag whose package accepts the current core."""
-        if not isinstance(entry.source, GitSource):
+        """The edit that takes the newest tag whose package accepts the current core; a pre-release where no other does."""
+        if not isinstance(entry.source, GitSource) or entry.source.ref_kind != "tag":
             return None
         repository = self._sources.repository(entry.source.url)
         tags = [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
         versions = {tag: version for tag in tags if (version := compat.tag_version(tag, entry.name))}
         file = f"{entry.source.subdirectory}/pyproject.toml".lstrip("/")
-        for tag in sorted(versions, key=lambda tag: versions[tag], reverse=True):
+        newest = sorted(versions, key=lambda tag: (not versions[tag].is_prerelease, versions[tag]), reverse=True)
+        for tag in newest:
             try:
                 found = repository.fetch("tag", tag)
                 declared = metadata.static(repository.read(found.commit, file) if found else None, tag)
             except EnvbuilderError:
                 continue
-            specifiers = {name: compat.requirement_on(name, declared.dependencies or ()) for name in self._core}
+            specifiers = {name: self._wanted_core(name, entry, declared) for name in self._core}
             if all(compat.accepts(text, self._core[name]) for name, text in specifiers.items() if text):
-                file_name = entry.where.split(":")[0]
-                return (
-                    f"sed -i 's/tag: {entry.source.ref}/tag: {tag}/' {file_name} && "
-                    f"envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
-                )
+                edit = f"sed -i {_replacement(entry.source.ref, tag)} {shlex.quote(_file(entry.at('source')))}"
+                return f"{edit} && envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
         return None
 
-    def check_lock(self, draft: Draft) -> list[Problem]:
-        """What a lock holds against what was pinned."""
-        folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
+    def check_lock(self, plugin: Entry, registry: Registry) -> list[Problem]:
+        """What a plugin's lock, stale or not, holds against what was pinned."""
+        folder = lock_folder(self._workspace, self._profile, plugin.name)
         where = self._workspace.show(folder / "uv.lock")
-        hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
+        hint = f"envbuilder lock --profile {self._profile.name} {plugin.name}"
+        if not (folder / "uv.lock").exists():
+            return []  # `lock-missing` says it.
         try:
             packages = read_lock(folder)
-        except (ConfigError, ValueError, KeyError, TypeError) as error:
-            return [Problem("lock-stale", f"not a lock of uv's: {error}", draft.plugin.name, where, hint)]
+        except (ConfigError, ValueError) as error:
+            return [Problem("lock-stale", f"not a lock of uv's: {error}", plugin.name, where, hint)]
+        sources = {entry.name: entry.source for entry in registry.entries}
+        pins = {
+            name: pin
+            for name, pin in self._pins.entries.items()
+            if isinstance(source := sources.get(name), GitSource) and same_place(pin, source)
+        }
         return [
-            Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", draft.plugin.name, where, hint)
-            for name, found, pinned in off_pin(packages, draft.pins)
+            Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", plugin.name, where, hint)
+            for name, found, pinned in off_pin(packages, pins)
         ]
 
     def check_python(self, plugin: Entry, draft: Draft | Problem) -> list[Problem]:
@@ -226,9 +253,9 @@ class _Checker:
         said = "; ".join(f"{who} wants {specifier}" for who, specifier in wants.items())
         if not compat.python_possible(wants.values()):
             message = f"no Python satisfies all: {said}"
-            return [self._problem("python-incompatible", plugin, message, hint=_edit(plugin))]
+            return [self._problem("python-incompatible", plugin, message, hint=edit_hint(plugin, "python"))]
         try:
-            uv.find_python(",".join(wants.values()), offline=True)
+            interpreters.find(self._workspace.shared, ",".join(wants.values()), offline=True)
         except ToolError as error:
             return [self._problem("python-incompatible", plugin, f"{error.message}; {said}", hint=error.hint)]
         return []
@@ -244,15 +271,21 @@ class _Checker:
     def _problem(
         code: str, entry: Entry, message: str, *, where: str | None = None, hint: str | None = None
     ) -> Problem:
-        return Problem(code, message, entry=entry.name, where=where or entry.where, hint=hint)
+        return Problem(code, message, entry=entry.name, where=where or entry.at("source"), hint=hint)
 
 
-def _edit(entry: Entry) -> str:
-    file, _, rest = entry.where.partition(":")
-    return f"${{EDITOR:-vi}} +{rest.split(':')[0] or 1} {file}"
+def _file(place: str) -> str:
+    return place.partition(":")[0]
 
 
-def _nearest(ref: str, refs: Mapping[str, Resolved]) -> str:
-    names = [name.split("/", 2)[2] for name in refs]
+def _replacement(old: str, new: str) -> str:
+    """An argument of sed's that puts one tag for another, in words that neither sed nor a shell misreads."""
+    pattern = re.sub(r"([][\\.*^$/])", r"\\\1", old)
+    return shlex.quote(f"/tag/s/{pattern}/{re.sub(r'([&/])', lambda found: chr(92) + found[1], new)}/")
+
+
+def _nearest(ref: str, refs: Mapping[str, Resolved], place: str) -> str:
+    prefix = f"refs/{place}/"
+    names = [name.removeprefix(prefix) for name in refs if name.startswith(prefix)]
     near = difflib.get_close_matches(ref, names, n=3, cutoff=0.4)
     return f"; nearest: {', '.join(near)}" if near else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +14,16 @@ from pathlib import Path
 from envbuilder import uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml
-from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.errors import EnvbuilderError, Interrupted, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock.project import (
     LockedPackage,
     Member,
     closure,
+    contradictions,
     digest,
+    edit_hint,
     inputs_digest,
     locked_packages,
     render,
@@ -37,10 +40,12 @@ from envbuilder.models import (
     Registry,
     Workspace,
 )
-from envbuilder.store.files import locked, write_atomically
+from envbuilder.store import interpreters
+from envbuilder.store.files import locked, unwritable, write_atomically
 
 # Measured: four resolutions at once are the most that two cores and one index gain from.
 _JOBS = 4
+_STAGING = ".lock-in-progress"
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,7 @@ class Locker:
         Raises:
             EnvbuilderError: a source of its closure cannot be resolved.
         """
-        found = closure(plugin, self._registry, self.sources.member)
-        known = {item.entry.name for item in found}
-        found += tuple(self.sources.member(entry) for entry in extra if entry.name not in known)
-        members = (found[0], *sorted(found[1:], key=lambda item: item.entry.name))
+        members = closure(plugin, self._registry, self.sources.member, also=extra)
         text = render(members, self._profile, f"profiles/{self._profile.name}/{plugin.name}", self._core)
         return Draft(plugin, members, text, inputs_digest(text, members, self._core))
 
@@ -120,8 +122,14 @@ class Locker:
             if not self._request.upgrade and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
             final = self._resolve(draft)
-        except EnvbuilderError as error:
-            problems = tuple(replace(problem, entry=plugin.name) for problem in error.problems)
+        except Interrupted:
+            raise
+        except (EnvbuilderError, OSError) as error:
+            known = error if isinstance(error, EnvbuilderError) else unwritable(self.folder(plugin.name), error)
+            problems = tuple(
+                replace(problem, entry=plugin.name, hint=problem.hint or edit_hint(plugin))
+                for problem in known.problems
+            )
             return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems), None
         return PluginOutcome(plugin.name, "locked", time.monotonic() - start), final
 
@@ -138,9 +146,8 @@ class Locker:
 
     def _resolve(self, draft: Draft) -> Draft:
         plugin = draft.plugin
-        interpreter = uv.find_python(
-            python_specifier(plugin.python or self._profile.python), offline=self._request.offline
-        )
+        self._refuse_contradictions(draft)
+        interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._staging(plugin.name) as staging:
             for _ in range(len(self._registry.entries) + 1):
                 self._run_uv(draft, staging, interpreter.path)
@@ -149,6 +156,7 @@ class Locker:
                 if not missed:
                     break
                 draft = self.draft(plugin, extra=[*missed, *(item.entry for item in draft.members[1:])])
+                self._refuse_contradictions(draft)
             self._prove(draft, packages)
             text = (staging / "uv.lock").read_text(encoding="utf-8")
         folder = self.folder(plugin.name)
@@ -156,11 +164,20 @@ class Locker:
         write_atomically(folder / "pyproject.toml", draft.text)
         return draft
 
+    def _python(self, plugin: Entry) -> str:
+        return python_specifier(plugin.python or self._profile.python)
+
+    def _refuse_contradictions(self, draft: Draft) -> None:
+        found = list(contradictions(draft.members, self._python(draft.plugin), self._core))
+        if found:
+            hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}  # after editing the registry"
+            raise EnvbuilderError("; ".join(found), code="lock-failed", where=draft.plugin.at("source"), hint=hint)
+
     @contextlib.contextmanager
     def _staging(self, plugin: str) -> Iterator[Path]:
-        # Beside the real folder, so that relative paths in the lock are the same from here.
-        staging = self.folder(plugin).with_name(f".{plugin}.lock-in-progress")
-        shutil.rmtree(staging, ignore_errors=True)
+        # Beside the real folder, so that relative paths in the lock are the same from here. A uv that outlived a killed
+        # lock may still write to the staging folder of that one: the number keeps it off ours.
+        staging = self.folder(plugin).with_name(f".{plugin}.{os.getpid()}{_STAGING}")
         staging.mkdir(parents=True)
         try:
             yield staging
@@ -170,7 +187,7 @@ class Locker:
     def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
         write_atomically(staging / "pyproject.toml", draft.text)
         old = self.folder(draft.plugin.name) / "uv.lock"
-        if old.exists() and not (staging / "uv.lock").exists() and self._commits_agree(draft):
+        if not (staging / "uv.lock").exists() and self._trusted(draft, old):
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
         env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
@@ -183,13 +200,16 @@ class Locker:
             error = EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
             raise error
 
-    def _commits_agree(self, draft: Draft) -> bool:
-        # uv keeps the commit of a lock that it is given, also where the pin is another one by now.
+    def _trusted(self, draft: Draft, lock: Path) -> bool:
+        """Whether uv may start from a lock: it keeps what stands there, edited hashes and addresses included."""
+        record = self._pins.locks.get(draft.plugin.name)
         try:
-            packages = read_lock(self.folder(draft.plugin.name))
-        except (EnvbuilderError, ValueError):
+            if record is None or digest(lock.read_bytes()) != record.lock:
+                return False
+            # uv keeps the commit of a lock that it is given, also where the pin is another one by now.
+            return not list(off_pin(read_lock(lock.parent), draft.pins))
+        except (OSError, EnvbuilderError, ValueError):
             return False
-        return not list(off_pin(packages, draft.pins))
 
     def _missed_siblings(self, draft: Draft, packages: Sequence[LockedPackage]) -> list[Entry]:
         known = {item.entry.name for item in draft.members}
@@ -197,30 +217,34 @@ class Locker:
         return [entry for entry in self._registry.entries if entry.name in found]
 
     def _prove(self, draft: Draft, packages: Sequence[LockedPackage]) -> None:
-        # uv's cache may remember another commit of a tag than the one that was fetched just now.
+        # Another profile's lock may have pointed the clone's tag at its own pin meanwhile.
         for name, commit, pinned in off_pin(packages, draft.pins):
             raise EnvbuilderError(
                 f"uv locked {name} at {commit}, but its pin is {pinned}",
                 code="lock-off-tag",
                 where=draft.plugin.where,
-                hint=f"uv cache clean {name} && envbuilder lock --profile {self._profile.name} {draft.plugin.name}",
+                hint=f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}",
             )
 
 
 def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> None:
-    """Have every pinned commit in its clone.
+    """Have every pinned commit in its clone, under the name by which uv asks for it.
 
     Raises:
         TagError: a commit is not to be had any more.
         RemoteError: the remote cannot be reached.
     """
     for pin in pins:
-        if not sources.repository(pin.url).ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
+        repository = sources.repository(pin.url)
+        if repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
+            target = pin.tag_object if repository.has(pin.tag_object) else pin.commit
+            repository.point(pin.ref_kind, pin.ref, target)
+        else:
             raise TagError(
                 f"commit {pin.commit[:12]} of {pin.name} ({pin.ref_kind} {pin.ref}) is not at {pin.url} any more",
                 code="tag-moved",
                 where=pin.url,
-                hint="envbuilder check",
+                hint="envbuilder lock --repin  # takes what the tag names now",
             )
 
 
@@ -303,6 +327,7 @@ def lock_plugins(
 
     with locked(workspace.own / "locks" / f"lock-{profile.name}", waiting=waiting):
         pins = read_pins(workspace, profile)
+        _sweep(workspace, profile)
         locker = Locker(workspace, profile, registry, pins, request)
         entries, locks = dict(pins.entries), dict(pins.locks)
         outcomes = []
@@ -310,12 +335,25 @@ def lock_plugins(
             for outcome, draft in pool.map(locker.lock, plugins):
                 outcomes.append(outcome)
                 report(outcome)
-                if draft is not None:
-                    entries.update(draft.pins)
-                    text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
-                    locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text))
+                if draft is None:
+                    continue
+                entries.update(draft.pins)
+                text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
+                locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text))
+                # At once: whoever is killed later keeps what is locked by now.
+                pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks), registry))
         pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks), registry))
     return outcomes
+
+
+def _sweep(workspace: Workspace, profile: Profile) -> None:
+    """Remove what killed locks left; the caller holds the profile's lock."""
+    folder = workspace.root / "profiles" / profile.name
+    for leftover in folder.glob(f".*{_STAGING}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for pattern in (".pins.toml.*.tmp", "*/.uv.lock.*.tmp", "*/.pyproject.toml.*.tmp"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def _still_known(pins: Pins, registry: Registry) -> Pins:

@@ -8,11 +8,19 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 
 from envbuilder.documents import parse_toml
 from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.models import Metadata
+
+# Where nothing is static.
+BUILD_TELLS = Metadata(None, None, None, None)
+
+_PLAIN_POETRY = {"version", "extras", "git", "tag", "rev", "branch", "path", "develop", "source", "optional"}
 
 
 class MetadataError(EnvbuilderError):
@@ -38,8 +46,9 @@ def static(text: str | None, where: str) -> Metadata:
         document = parse_toml(text, where).value
     except ConfigError as error:
         raise MetadataError(error.message, where=error.where) from error
+    tool = document.get("tool")
     project = document.get("project")
-    poetry = (document.get("tool") or {}).get("poetry")
+    poetry = tool.get("poetry") if isinstance(tool, Mapping) else None
     try:
         if isinstance(project, Mapping):
             return _from_project(project)
@@ -47,38 +56,62 @@ def static(text: str | None, where: str) -> Metadata:
             return _from_poetry(poetry)
     except (TypeError, ValueError, AttributeError) as error:
         raise MetadataError(f"its metadata has an unexpected form: {error}", where=where) from error
-    return Metadata(None, None, None, None)  # setup.py and setup.cfg: a build tells.
+    return BUILD_TELLS  # setup.py and setup.cfg
 
 
 def _from_project(project: Mapping[str, object]) -> Metadata:
     dynamic = project.get("dynamic") or ()
     dependencies = project.get("dependencies") or []
-    if not isinstance(dynamic, list | tuple) or not isinstance(dependencies, list):
-        raise TypeError("dynamic and dependencies must be lists")
+    optional = project.get("optional-dependencies") or {}
+    if not isinstance(dynamic, list | tuple) or not isinstance(dependencies, list) or not isinstance(optional, Mapping):
+        raise TypeError("dynamic and dependencies must be lists, optional-dependencies a table")
+    python = _text(project.get("requires-python"))
+    try:
+        SpecifierSet(python or "")
+    except InvalidSpecifier as error:
+        raise ValueError(f"requires-python: {error}") from error
+    behind = [_behind(str(item), str(extra)) for extra, items in optional.items() for item in items]
     return Metadata(
         name=_text(project.get("name")),
         version=None if "version" in dynamic else _text(project.get("version")),
-        requires_python=_text(project.get("requires-python")),
-        dependencies=None if "dependencies" in dynamic else tuple(str(item) for item in dependencies),
+        requires_python=python,
+        dependencies=None
+        if {"dependencies", "optional-dependencies"} & set(dynamic)
+        else (*(str(item) for item in dependencies), *behind),
     )
+
+
+def _behind(text: str, extra: str) -> str:
+    """A requirement as wheels say it of an extra."""
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        return text
+    condition = f'extra == "{canonicalize_name(extra)}"'
+    requirement.marker = Marker(f"({requirement.marker}) and {condition}" if requirement.marker else condition)
+    return str(requirement)
 
 
 def _from_poetry(poetry: Mapping[str, object]) -> Metadata:
     table = poetry.get("dependencies") or {}
     if not isinstance(table, Mapping):
         raise TypeError("tool.poetry.dependencies must be a table")
-    python = None
-    requirements: list[str] = []
-    for name, value in table.items():
-        version = value.get("version", "*") if isinstance(value, Mapping) else value
-        if isinstance(value, Mapping) and value.get("optional"):
-            continue
-        specifier = poetry_specifier(str(version))
-        if name == "python":
-            python = specifier
-        else:
-            requirements.append(f"{name}{specifier}")
-    return Metadata(_text(poetry.get("name")), _text(poetry.get("version")), python, tuple(requirements))
+    name, version = _text(poetry.get("name")), _text(poetry.get("version"))
+    try:
+        python = poetry_specifier(str(table["python"])) if "python" in table else None
+        requirements = tuple(_poetry_requirement(key, value) for key, value in table.items() if key != "python")
+    except ValueError:  # Alternatives (`||`), several constraints for several platforms: Poetry's own backend tells.
+        return Metadata(name, version, None, None)
+    return Metadata(name, version, python, requirements)
+
+
+def _poetry_requirement(name: str, value: object) -> str:
+    if not isinstance(value, Mapping):
+        return f"{name}{poetry_specifier(str(value))}"
+    if value.get("optional") or not value.keys() <= _PLAIN_POETRY:
+        raise ValueError(f"{name} is wanted under a condition")
+    extras = f"[{','.join(str(extra) for extra in value['extras'])}]" if value.get("extras") else ""
+    return f"{name}{extras}{poetry_specifier(str(value.get('version', '*')))}"
 
 
 def poetry_specifier(text: str) -> str:
@@ -110,14 +143,30 @@ def _poetry_part(part: str) -> str:
     return f">={release}{rest},<{'.'.join(str(number) for number in upper)}"
 
 
-def of_wheel(folder: Path) -> Metadata:
-    """The metadata of the one wheel in a folder."""
-    wheel = next(folder.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(item for item in archive.namelist() if item.endswith(".dist-info/METADATA"))
-        message = email.parser.Parser().parsestr(archive.read(name).decode("utf-8", "replace"))
+def of_wheel(folder: Path, where: str) -> Metadata:
+    """The metadata of the one wheel in a folder.
+
+    Raises:
+        MetadataError: there is none, or it is none.
+    """
+    try:
+        wheel = next(folder.glob("*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(item for item in archive.namelist() if item.endswith(".dist-info/METADATA"))
+            message = email.parser.Parser().parsestr(archive.read(name).decode("utf-8", "replace"))
+    except (StopIteration, OSError, zipfile.BadZipFile) as error:
+        raise MetadataError(f"its build left no wheel that can be read: {error!r}", where=where) from error
     requires = tuple(str(value) for value in message.get_all("Requires-Dist") or ())
-    return Metadata(message["Name"], message["Version"], message["Requires-Python"], requires)
+    return Metadata(message["Name"], message["Version"], _lenient(message["Requires-Python"]), requires)
+
+
+def _lenient(specifier: str | None) -> str | None:
+    # Old wheels say `>=3.6.*`, which PEP 440 refuses and uv reads as `>=3.6`; what nobody can read asks for nothing.
+    text = re.sub(r"([<>]=?)\s*([\d.]+)\.\*", r"\1\2", specifier or "")
+    try:
+        return str(SpecifierSet(text)) or None
+    except InvalidSpecifier:
+        return None
 
 
 def _text(value: object) -> str | None:

@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import tomlkit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from envbuilder.compat import requirement_names
+from envbuilder.compat import accepts, requested, requirement_on
 from envbuilder.config import python_specifier
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
 from envbuilder.uv import index_tables
@@ -32,30 +33,57 @@ class Member:
         metadata: what its package declares.
         pin: what a git entry was resolved to.
         code: digest of a path entry's ``pyproject.toml``; its lock follows from that file.
+        extras: the extras that the registry or another member asks of it.
     """
 
     entry: Entry
     metadata: Metadata
     pin: Pin | None = None
     code: str | None = None
+    extras: frozenset[str] = frozenset()
 
 
-def closure(plugin: Entry, registry: Registry, member: Callable[[Entry], Member]) -> tuple[Member, ...]:
+def closure(
+    plugin: Entry, registry: Registry, member: Callable[[Entry], Member], also: Iterable[Entry] = ()
+) -> tuple[Member, ...]:
     """The plugin and those registry entries that it depends on, directly or through one another; plugin first.
 
-    Dependencies behind extras count, since a sibling's source does no harm where it is not used.
+    Args:
+        plugin: whose closure.
+        registry: all entries.
+        member: makes an entry definite.
+        also: entries known to be in it, which no metadata at hand names.
     """
-    found = {plugin.name: member(plugin)}
-    queue = [*requirement_names(found[plugin.name].metadata.dependencies or ()), *requirement_names(plugin.requires)]
+    found: dict[str, Member] = {}
+    queue: list[tuple[str, frozenset[str]]] = [(entry.name, frozenset()) for entry in (plugin, *also)]
     while queue:
-        name = queue.pop(0)
+        name, asked = queue.pop(0)
         entry = registry.get(name)
-        if entry is None or name in found:
+        if entry is None or (name in found and asked <= found[name].extras):
             continue
-        found[name] = member(entry)
-        queue.extend(requirement_names(found[name].metadata.dependencies or ()))
+        base = found.get(name) or member(entry)
+        found[name] = replace(base, extras=base.extras | asked | set(entry.extras))
+        # What another entry `requires` counts in its own environment only.
+        wanted = (*(base.metadata.dependencies or ()), *(entry.requires if name == plugin.name else ()))
+        queue.extend(requested(wanted, found[name].extras))
     siblings = sorted((item for name, item in found.items() if name != plugin.name), key=lambda item: item.entry.name)
     return (found[plugin.name], *siblings)
+
+
+def contradictions(members: tuple[Member, ...], python: str, core: Mapping[str, str]) -> Iterator[str]:
+    """Where a member's package asks for another version of a sibling than the one that the registry names.
+
+    A git or path source has one version, and uv drops what is said of it once it is overridden.
+    """
+    for sibling in members[1:]:
+        version = sibling.metadata.version
+        if sibling.entry.name in core or version is None:
+            continue
+        for item in members:
+            lines = (*(item.metadata.dependencies or ()), *(item.entry.requires if item is members[0] else ()))
+            wanted = requirement_on(sibling.entry.name, lines, extras=item.extras, python=python)
+            if wanted and not accepts(wanted, version):
+                yield f"{item.entry.name} needs {sibling.entry.name} {wanted}, the registry has {version}"
 
 
 def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Mapping[str, str]) -> str:
@@ -76,12 +104,12 @@ def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Map
         "name": f"envbuilder-env-{plugin.name}",
         "version": "0",
         "requires-python": python_specifier(plugin.python or profile.python),
-        "dependencies": _lines([_dependency(plugin), *plugin.requires]),
+        "dependencies": _lines([_dependency(members[0]), *plugin.requires]),
     }
     settings: dict[str, object] = {"package": False}
     if profile.exclude_newer:
         settings["exclude-newer"] = profile.exclude_newer
-    if overrides := [_dependency(item.entry, extras=False) for item in members[1:]]:
+    if overrides := [_dependency(item) for item in members[1:]]:
         # A sibling's source is the registry's, whatever another package's own metadata says.
         settings["override-dependencies"] = _lines(overrides)
     if constraints := _sibling_constraints(members, core):
@@ -107,8 +135,10 @@ def _lines(values: object) -> tomlkit.items.Array:
     return array.multiline(len(array) > 1)
 
 
-def _dependency(entry: Entry, *, extras: bool = True) -> str:
-    shown = f"[{','.join(entry.extras)}]" if extras and entry.extras else ""
+def _dependency(item: Member) -> str:
+    entry = item.entry
+    # An override drops the extras that dependents ask for, so it has to name them all.
+    shown = f"[{','.join(sorted(item.extras))}]" if item.extras else ""
     return f"{entry.name}{shown}{entry.source.specifier if isinstance(entry.source, PypiSource) else ''}"
 
 
@@ -163,6 +193,12 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def edit_hint(entry: Entry, key: str = "source") -> str:
+    """A command that opens an entry's file where one of its keys stands."""
+    file, _, rest = entry.at(key).partition(":")
+    return f"${{EDITOR:-vi}} +{rest.split(':')[0] or 1} {shlex.quote(file)}"
+
+
 _LOCKED_GIT = re.compile(r"(?P<url>[^?#]+)(\?(?P<query>[^#]*))?#(?P<commit>[0-9a-f]{40})")
 
 
@@ -189,4 +225,14 @@ def locked_packages(document: Mapping[str, object]) -> tuple[LockedPackage, ...]
     packages = document.get("package")
     if not isinstance(packages, list):
         raise ValueError("no packages in it")
-    return tuple(LockedPackage(item["name"], item.get("version"), item["source"]) for item in packages)
+    try:
+        return tuple(_locked_package(item) for item in packages)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a package in it has an unexpected form: {error!r}") from error
+
+
+def _locked_package(item: Mapping[str, object]) -> LockedPackage:
+    name, version, source = item["name"], item.get("version"), item["source"]
+    if not isinstance(name, str) or not isinstance(version, str | None) or not isinstance(source, Mapping):
+        raise TypeError(name)
+    return LockedPackage(name, version, {str(key): str(value) for key, value in source.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 import threading
 from collections import defaultdict
@@ -11,7 +12,7 @@ from pathlib import Path
 from envbuilder import uv
 from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError
-from envbuilder.git import Repository, uv_settings
+from envbuilder.git import Repository, Resolved, uv_settings
 from envbuilder.lock import metadata
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, digest
@@ -102,7 +103,10 @@ class Sources:
         file = self._workspace.root / path / "pyproject.toml"
         shown = self._workspace.show(file)
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
-        declared = metadata.static(text, shown)
+        if text is None and (self._workspace.root / path / "setup.py").is_file():
+            declared = metadata.BUILD_TELLS
+        else:
+            declared = metadata.static(text, shown)
         if declared.version is None or declared.dependencies is None:
             declared = self._built(self._workspace.root / path, declared, shown, offline=self._offline or self._frozen)
         facts = parse_toml(text or "", shown).value
@@ -116,20 +120,8 @@ class Sources:
         if self._frozen:
             raise Unpinned(f"{source} is not what pins.toml holds", where=entry.where, hint=self._lock_hint())
         repository = self.repository(source.url)
-        if self._offline and not repository.resolve(source.ref_kind, source.ref):
-            raise Unpinned(f"{source} is not at hand, and --offline forbids to fetch it", hint=self._lock_hint())
-        found = (repository.resolve if self._offline else repository.fetch)(source.ref_kind, source.ref)
-        if found is None:
-            raise TagError(
-                f"{source.url} has no {source.ref_kind} {source.ref!r}",
-                where=entry.where,
-                hint=f"git ls-remote --tags {repository.remote}",
-            )
-        file = f"{source.subdirectory}/pyproject.toml" if source.subdirectory else "pyproject.toml"
-        where = f"{source.url} {source.ref}:{file}"
-        declared = metadata.static(repository.read(found.commit, file), where)
-        if declared.name is None or declared.version is None or declared.dependencies is None:
-            declared = self._built_from_git(repository, found.commit, source, declared)
+        found = self._found(entry, source, repository)
+        declared = self._declared(repository, found.commit, source)
         return Pin(
             url=source.url,
             ref_kind=source.ref_kind,
@@ -143,6 +135,40 @@ class Sources:
             requires_python=declared.requires_python,
             requires=declared.dependencies or (),
         )
+
+    def _found(self, entry: Entry, source: GitSource, repository: Repository) -> Resolved:
+        if (known := self._known_elsewhere(source)) and repository.ensure(
+            source.ref_kind, source.ref, known.commit, offline=self._offline
+        ):
+            return Resolved(known.tag_object, known.commit, known.tree)
+        found = (repository.resolve if self._offline else repository.fetch)(source.ref_kind, source.ref)
+        if found is None and self._offline:
+            raise Unpinned(f"{source} is not at hand, and --offline forbids to fetch it", hint=self._lock_hint())
+        if found is None:
+            place = "heads" if source.ref_kind == "branch" else "tags"
+            raise TagError(
+                f"{source.url} has no {source.ref_kind} {source.ref!r}",
+                where=entry.at("source"),
+                hint=f"git ls-remote --{place} {shlex.quote(repository.remote)}",
+            )
+        return found
+
+    def _known_elsewhere(self, source: GitSource) -> Pin | None:
+        # Two packages of one repository at one tag are two views of one commit, whenever each was locked.
+        place = (source.url, source.ref_kind, source.ref)
+        pins = self._pins.entries.values()
+        return None if self._repin else next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
+
+    def _declared(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
+        folder = f"{source.subdirectory}/" if source.subdirectory else ""
+        text = repository.read(commit, f"{folder}pyproject.toml")
+        if text is None and repository.read(commit, f"{folder}setup.py") is not None:
+            declared = metadata.BUILD_TELLS
+        else:
+            declared = metadata.static(text, f"{source.url} {source.ref}:{folder}pyproject.toml")
+        if declared.name is None or declared.version is None or declared.dependencies is None:
+            declared = self._built_from_git(repository, commit, source, declared)
+        return declared
 
     def _built_from_git(self, repository: Repository, commit: str, source: GitSource, declared: Metadata) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
@@ -158,8 +184,9 @@ class Sources:
             done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
             if not done.ok:
                 problem = uv.explain(done, declared.name or "", "metadata-unreadable", hint="")
-                raise MetadataError(f"a build, needed for what is dynamic, failed: {problem.message}", where=where)
-            return metadata.of_wheel(Path(out))
+                message = f"a build, needed for what is dynamic, failed: {problem.message}"
+                raise MetadataError(message, where=where, hint=f"{self._lock_hint()}  # once it builds")
+            return metadata.of_wheel(Path(out), where)
 
     def _python_request(self) -> str:
         from envbuilder.config import python_specifier

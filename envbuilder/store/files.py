@@ -97,6 +97,8 @@ def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator
             if waiting is not None:
                 waiting()
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # A file system without locks.
+            raise unwritable(path, error) from error
         yield
     finally:
         os.close(handle)

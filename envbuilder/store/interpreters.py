@@ -42,7 +42,7 @@ def _still_valid(record: dict[str, object]) -> Interpreter | None:
         fields = {name: str(record[name]) for name in ("implementation", "version", "abi", "platform")}
         path = Path(str(record["path"]))
         return Interpreter(path, **fields) if _stamp(path) == record["stamp"] else None
-    except (KeyError, OSError):
+    except (KeyError, TypeError, OSError):
         return None
 
 
