@@ -12,7 +12,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
-from envbuilder.errors import BuildError, UsageError
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, UsageError
 
 if TYPE_CHECKING:
     from envbuilder.build import Built
@@ -55,22 +55,16 @@ def run(settings: Settings, run_file: Path | None, jobs: int, offline: bool) -> 
 @common
 def plan(settings: Settings, run_file: Path | None, offline: bool) -> Outcome:
     """Show what a run would do; builds what is missing, runs nothing."""
-    from envbuilder.render import Outcome, Table
+    from envbuilder.render import Outcome
     from pipeline.cli import plan_run
     from pipeline.models import to_json
+    from pipeline.render import plan_table
 
     here = settings.open()
     planned = plan_run(_request(settings, here, run_file, jobs=1, offline=offline))
-    rows = []
-    for task in planned.tasks:
-        data = planned.data_set(task.data)
-        gpus = "auto" if task.gpus is None else f"{task.gpus:g}"
-        items = str(len(data.items)) if data else ""
-        rows.append((task.stage, task.id, items, gpus, str(task.batch), task.environment.key))
-    table = Table(
-        ("stage", "task", "items", "gpus", "batch", "environment"), tuple(rows), frozenset({"items", "batch"})
+    return Outcome(
+        "plan", settings.profile, result={"plan": to_json(planned.tasks)}, text=(_table(plan_table(planned)),)
     )
-    return Outcome("plan", settings.profile, result={"plan": to_json(planned.tasks)}, text=(table,))
 
 
 @click.group()
@@ -83,14 +77,18 @@ def runs() -> None:
 def runs_list(settings: Settings) -> Outcome:
     """List runs, the oldest first."""
     from envbuilder.config import find_workspace
-    from envbuilder.render import Outcome, Table
+    from envbuilder.render import Outcome
     from pipeline.cli import list_runs
+    from pipeline.render import runs_table
 
     found = list_runs(find_workspace(settings.folder).own)
-    rows = tuple((each.id, each.status, str(len(each.tasks)), each.started) for each in found)
     plain = [{"id": each.id, "status": each.status, "started": each.started} for each in found]
-    table = Table(("run", "status", "tasks", "started"), rows, frozenset({"tasks"}))
-    return Outcome("runs list", settings.profile, result={"runs": plain}, text=(table,) if rows else ("no runs yet",))
+    return Outcome(
+        "runs list",
+        settings.profile,
+        result={"runs": plain},
+        text=(_table(runs_table(found)),) if found else ("no runs yet",),
+    )
 
 
 @runs.command("show")
@@ -178,7 +176,8 @@ def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
     text: list[Table | str] = [_table(table) for table in outcome.tables]
     if "report" in outcome.paths:
         text.append(f"report: {os.path.relpath(outcome.paths['report'])}")
-    return Outcome(command, profile, result=outcome.to_json(), problems=outcome.problems, text=tuple(text))
+    status = EXIT_OK if outcome.ok else EXIT_FAILED
+    return Outcome(command, profile, outcome.to_json(), outcome.problems, tuple(text), exit_status=status)
 
 
 def _table(table: RunTable) -> Table:

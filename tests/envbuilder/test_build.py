@@ -1,0 +1,280 @@
+"""Building: whole environments or none, no-ops, and what breaks them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from workshop import Workshop
+
+
+@pytest.fixture
+def locked(workshop: Workshop) -> Workshop:
+    """Two plugins, locked for prod."""
+    workshop.plugin("alpha")
+    workshop.plugin("beta")
+    assert workshop.run("lock").status == 0
+    return workshop
+
+
+def environments(workshop: Workshop) -> list[dict[str, str]]:
+    """What `build` says of each environment."""
+    ran = workshop.run("build", "--format", "json")
+    assert ran.status == 0, ran.err
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    found = result["environments"]
+    assert isinstance(found, list)
+    return found
+
+
+def leftovers(workshop: Workshop) -> list[Path]:
+    """What a build must not leave behind once it has ended well."""
+    return [path for path in (workshop.work / ".envbuilder" / "store").glob(".staging/*") if path.exists()]
+
+
+def test_build_makes_one_environment_per_plugin(locked: Workshop) -> None:
+    """Each plugin is importable in its own environment, by its own interpreter, and nothing is left in staging."""
+    found = environments(locked)
+    assert [(each["plugin"], each["state"]) for each in found] == [("alpha", "built"), ("beta", "built")]
+    for each in found:
+        python = Path(each["path"]) / "bin" / "python"
+        done = subprocess.run(
+            [python, "-c", f"import {each['plugin']} as m; print(m.__file__)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith(each["path"])
+    assert not leftovers(locked)
+
+
+def test_build_again_does_nothing(locked: Workshop) -> None:
+    """The second build says unchanged and touches no file of the environment."""
+    first = environments(locked)[0]
+    before = {path: path.lstat().st_mtime_ns for path in Path(first["path"]).rglob("*")}
+    assert [each["state"] for each in environments(locked)] == ["unchanged", "unchanged"]
+    assert {path: path.lstat().st_mtime_ns for path in Path(first["path"]).rglob("*")} == before
+
+
+def test_build_follows_a_new_lock(locked: Workshop) -> None:
+    """A new tag, locked, gives a new environment; the old one stays where it was."""
+    old = environments(locked)[0]
+    locked.plugin("alpha", tag="v0.2.0")
+    assert locked.run("lock").status == 0
+    new = environments(locked)[0]
+    assert new["state"] == "built"
+    assert new["path"] != old["path"]
+    assert Path(old["path"]).is_dir()
+    ran = locked.run(
+        "exec", "alpha", "--", "python", "-c", "from importlib.metadata import version as v; print(v('alpha'))"
+    )
+    assert ran.out.strip() == "0.2.0"
+
+
+def test_build_refuses_a_stale_lock(locked: Workshop) -> None:
+    """An entry that changed since it was locked is not built; the other plugin is."""
+    locked.entry("alpha", requires=["nowhere-to-be-had==1"])
+    ran = locked.run("build", "--format", "json")
+    assert ran.status == 1
+    assert ran.codes == ["lock-stale"]
+    assert (locked.work / ".envbuilder" / "envs" / "prod" / "beta").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no such driver')\n", "no such driver"),
+        ("import a_module_that_is_not_there\n", "a_module_that_is_not_there"),
+        ("class Other: pass\n", "Model"),
+        ("class Model(:\n", "SyntaxError"),
+    ],
+)
+def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code: str, said: str) -> None:
+    """What an entry point names must be there; the error says why it is not, and the whole story is in a file."""
+    workshop.plugin("alpha", code=code)
+    assert workshop.run("lock").status == 0
+    ran = workshop.run("build")
+    assert ran.status == 1
+    assert "plugin-import-failed" in ran.err
+    assert said in ran.err
+    log = ran.err.rsplit("hint: cat ", 1)[1].strip()
+    assert said in (workshop.work / log).read_text()
+    assert not (workshop.work / ".envbuilder" / "envs" / "prod" / "alpha").exists()
+
+
+def test_failed_build_leaves_the_environment_before_it(locked: Workshop) -> None:
+    """A new version that cannot be imported does not take the place of the one that works."""
+    old = environments(locked)[0]
+    locked.plugin("alpha", tag="v0.2.0", code="raise ValueError\n")
+    assert locked.run("lock", "alpha").status == 0
+    assert locked.run("build").status == 1
+    link = locked.work / ".envbuilder" / "envs" / "prod" / "alpha"
+    assert link.resolve() == Path(old["path"])
+
+
+@pytest.mark.parametrize(
+    "damage", ["delete package", "stray module", "stray pth", "delete record", "upgrade", "no seal"]
+)
+def test_build_mends_what_it_sees_at_a_glance(locked: Workshop, damage: str) -> None:
+    """A damaged environment is no no-op: it is built anew and says why."""
+    first = environments(locked)[0]
+    packages = next(Path(first["path"]).glob("lib/python*/site-packages"))
+    match damage:
+        case "delete package":
+            (packages / "alpha" / "__init__.py").unlink()
+            (packages / "alpha").rmdir()
+        case "stray module":
+            (packages / "stray.py").write_text("")
+        case "stray pth":
+            (packages / "stray.pth").write_text("import os\n")
+        case "delete record":
+            (packages / "alpha-0.1.0.dist-info" / "RECORD").unlink()
+        case "upgrade":
+            (packages / "alpha-0.1.0.dist-info").rename(packages / "alpha-0.1.1.dist-info")
+        case _:
+            (locked.work / ".envbuilder" / "store" / f"{first['key']}.json").unlink()
+    again = environments(locked)
+    assert [each["state"] for each in again] == ["built", "unchanged"]
+    assert [each["state"] for each in environments(locked)] == ["unchanged", "unchanged"]
+
+
+def test_dev_is_editable_and_leaves_prod_alone(locked: Workshop) -> None:
+    """With an overlay, an edit of the checkout is live in dev at once, and no byte of prod changes."""
+    environments(locked)
+    folder = locked.package(locked.work / "packages" / "alpha", name="alpha", version="0.2.dev0")
+    locked.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
+    prod = {path: path.read_bytes() for path in (locked.work / "profiles" / "prod").rglob("*") if path.is_file()}
+    show = ["exec", "alpha", "--", "python", "-c", "import alpha; print(alpha.Model.__doc__)"]
+    dev = {"RUN_MODE": "dev"}
+    assert locked.run("build", env=dev).status == 0
+    (folder / "src" / "alpha" / "__init__.py").write_text('class Model:\n    """Edited."""\n')
+    assert locked.run(*show, env=dev).out.strip() == "Edited."
+    assert locked.run(*show).out.strip() == "None"
+    assert prod == {
+        path: path.read_bytes() for path in (locked.work / "profiles" / "prod").rglob("*") if path.is_file()
+    }
+
+
+def test_dev_follows_an_edit_of_dependencies(locked: Workshop) -> None:
+    """A dependency added to an editable package is locked and built by the next `build` in dev, without being asked."""
+    locked.release("gamma", "v0.1.0")
+    locked.entry("gamma", kind="library")
+    folder = locked.work / "packages" / "alpha"
+    locked.package(folder, name="alpha")
+    locked.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
+    dev = {"RUN_MODE": "dev"}
+    assert locked.run("build", env=dev).status == 0
+    assert locked.run("exec", "alpha", "--", "python", "-c", "import gamma", env=dev).status == 1
+    locked.package(folder, name="alpha", dependencies=("gamma",))
+    assert locked.run("build", env=dev).status == 0
+    assert locked.run("exec", "alpha", "--", "python", "-c", "import gamma", env=dev).status == 0
+
+
+def test_environment_is_closed_to_the_outside(locked: Workshop) -> None:
+    """PYTHONPATH, PYTHONHOME and the user's own packages do not leak in, and bytecode does not land inside."""
+    found = environments(locked)[0]
+    (locked.root / "leak").mkdir()
+    (locked.root / "leak" / "leaked.py").write_text("")
+    code = "import alpha, site, sys; print(site.ENABLE_USER_SITE); import leaked"
+    ran = locked.run("exec", "alpha", "--", "python", "-c", code, env={"PYTHONPATH": str(locked.root / "leak")})
+    assert ran.status == 1
+    assert ran.out.strip() == "False"
+    assert "No module named 'leaked'" in ran.err
+    packages = next(Path(found["path"]).glob("lib/python*/site-packages"))
+    assert not list((packages / "alpha").rglob("*.pyc"))
+
+
+def test_two_builds_at_once_share_the_work(locked: Workshop) -> None:
+    """Several builders of the same plugins all succeed, each environment is made once, and nothing is left over."""
+    running = [
+        subprocess.Popen(
+            locked.argv("build"), cwd=locked.work, env=locked.environment(), stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], said
+    assert sum(text.count("alpha  built") for text in said) == 1
+    assert not leftovers(locked)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("seed", range(3))
+def test_build_killed_at_any_moment_is_made_good_by_the_next(
+    locked: Workshop, number: signal.Signals, seed: int
+) -> None:
+    """However a build is killed, what the profile points at works, and a plain `build` finishes."""
+    draw = random.Random(seed * 31 + number)  # noqa: S311 - moments, not secrets
+    process = subprocess.Popen(
+        locked.argv("build"), cwd=locked.work, env=locked.environment(), stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(draw.uniform(0.2, 2.0))
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert "Traceback" not in said
+    if number != signal.SIGKILL:
+        # Before main() begins and after it has ended, the signal's own effect stands.
+        assert process.returncode in {0, 130, -number}, said
+    for link in (locked.work / ".envbuilder" / "envs" / "prod").glob("[!.]*"):
+        done = subprocess.run([link / "bin" / "python", "-c", f"import {link.name}"], check=False)
+        assert done.returncode == 0
+    assert [each["state"] in {"built", "unchanged"} for each in environments(locked)] == [True, True]
+    assert not leftovers(locked)
+
+
+def test_full_disk_is_an_error_with_a_remedy(locked: Workshop) -> None:
+    """A file system that takes no more gives one clear error; with room again, the same command succeeds."""
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)); "
+        "sys.argv = ['envbuilder', 'build']; runpy.run_module('envbuilder', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=locked.work,
+        env=locked.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    assert "Traceback" not in done.stderr
+    assert "hint: " in done.stderr
+    assert [each["state"] for each in environments(locked)] == ["built", "built"]
+
+
+def test_state_folder_can_be_elsewhere_and_shared(locked: Workshop, tmp_path: Path) -> None:
+    """With ENVBUILDER_HOME two workspaces share a store, and each keeps its own idea of which environment is whose."""
+    home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(locked.work), str(other)], check=True)
+    assert locked.run("build", env=home).status == 0
+    ran = locked.run("build", env=home, cwd=other)
+    assert "2 unchanged" in ran.out
+    assert not (locked.work / ".envbuilder" / "store").exists()
+    assert len(list((tmp_path / "home" / "workspaces").iterdir())) == 2
+
+
+def test_workspace_may_stand_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    """Paths with spaces and other letters than ASCII work, down to the scripts' first lines."""
+    workshop = Workshop(tmp_path / "мой стенд")
+    workshop.plugin("alpha")
+    assert workshop.run("lock").status == 0
+    assert workshop.run("build").status == 0
+    assert workshop.run("exec", "alpha", "--", "python", "-c", "import alpha").status == 0
+
+
+def test_environment_variables_of_an_entry_reach_the_worker(workshop: Workshop) -> None:
+    """What an entry sets under `env` is set inside, and only there."""
+    workshop.plugin("alpha", keys={"env": {"TOKENIZERS_PARALLELISM": "false"}})
+    assert workshop.run("lock").status == 0
+    assert workshop.run("build").status == 0
+    code = "import os; print(os.environ['TOKENIZERS_PARALLELISM'])"
+    assert workshop.run("exec", "alpha", "--", "python", "-c", code).out.strip() == "false"
+    assert "TOKENIZERS_PARALLELISM" not in os.environ

@@ -1,0 +1,214 @@
+"""The command line: its contract with people and with programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from workshop import Workshop
+
+COMMANDS = [
+    ["lock"],
+    ["lock", "--check"],
+    ["check"],
+    ["build"],
+    ["status"],
+    ["path", "alpha"],
+    ["plan", "run.yaml"],
+    ["run", "run.yaml"],
+    ["runs", "list"],
+    ["runs", "show"],
+]
+WORKER = """
+class Model:
+    def load(self, context):
+        pass
+    def predict(self, batch):
+        return [item.question.upper() for item in batch]
+"""
+
+
+@pytest.fixture
+def bench(workshop: Workshop) -> Workshop:
+    """A workspace with one inference plugin, a data set of two items and a run file."""
+    workshop.plugin("alpha", code=WORKER)
+    workshop.write("data.csv", "id;question;answer\n1;a;A\n2;b;B\n")
+    workshop.write("run.yaml", "{name: small, data: {few: {path: data.csv}}, inference: [{plugin: alpha}]}\n")
+    return workshop
+
+
+def test_every_command_keeps_the_envelope(bench: Workshop) -> None:
+    """`--format json` prints one object with the five keys of the contract, and nothing else on stdout."""
+    for command in COMMANDS:
+        ran = bench.run(*command, "--format", "json")
+        assert ran.status == 0, (command, ran.err)
+        assert set(ran.json) == {"schema", "ok", "profile", "result", "problems"}
+        assert str(ran.json["schema"]).startswith(f"envbuilder/{command[0]}")
+        assert str(ran.json["schema"]).endswith("/1")
+        assert ran.json["ok"] is True
+        assert ran.json["profile"] == "prod"
+        assert ran.json["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["lock", "no-such-plugin"],
+        ["lock", "--no-such-option"],
+        ["no-such-command"],
+        ["build", "--profile", "staging"],
+        ["build", "-C", "/nonexistent"],
+        ["path"],
+        ["path", "alpha"],
+        ["run"],
+        ["run", "nothing.yaml"],
+        ["runs", "show", "no-such-run"],
+    ],
+)
+def test_unusable_requests_end_with_2_and_an_envelope(bench: Workshop, command: list[str]) -> None:
+    """Usage errors exit with 2 and, asked for JSON, print the same envelope; in text, an error and a hint."""
+    ran = bench.run(*command, "--format", "json")
+    assert ran.status == 2
+    assert ran.json["ok"] is False
+    assert ran.codes
+    text = bench.run(*command)
+    assert text.status == 2
+    assert text.out == ""
+    assert text.err.startswith("error[")
+    assert "hint: " in text.err
+
+
+@pytest.mark.parametrize("command", [["lock"], ["check"], ["build"], ["status"], ["run", "run.yaml"]])
+def test_broken_registry_is_told_by_every_command(bench: Workshop, command: list[str]) -> None:
+    """A typo in a registry file is one error with file, line, column and the nearest key, whoever reads it."""
+    bench.write(
+        "profiles/registry/alpha.yaml", "name: alpha\nstagee: inference\nentry: alpha:Model\nsource: {pypi: ==1}\n"
+    )
+    ran = bench.run(*command)
+    assert ran.status == 2
+    assert "profiles/registry/alpha.yaml:2:1" in ran.err
+    assert "did you mean 'stage'?" in ran.err
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(bench: Workshop) -> None:
+    """A pipe gets the result alone; what happens meanwhile is on stderr, in plain lines."""
+    ran = bench.run("lock")
+    assert ran.out == "1 locked: profiles/prod\n"
+    assert ran.err.startswith("+ lock alpha  locked")
+    assert "\x1b" not in ran.out + ran.err
+
+
+def test_quiet_says_nothing_when_all_is_well(bench: Workshop) -> None:
+    """`-q` leaves problems only."""
+    ran = bench.run("lock", "-q")
+    assert (ran.status, ran.out, ran.err) == (0, "", "")
+
+
+def test_run_mode_names_the_profile_and_an_option_overrides_it(bench: Workshop) -> None:
+    """RUN_MODE is the default of --profile; an unknown one is refused."""
+    assert bench.run("status", "--format", "json", env={"RUN_MODE": "dev"}).json["profile"] == "dev"
+    ran = bench.run("status", "--format", "json", "--profile", "prod", env={"RUN_MODE": "dev"})
+    assert ran.json["profile"] == "prod"
+    ran = bench.run("status", "--format", "json", env={"RUN_MODE": "production"})
+    assert ran.status == 2
+    assert ran.codes == ["usage"]
+
+
+def test_workspace_is_found_from_any_folder_in_it(bench: Workshop) -> None:
+    """Commands work from below the workspace, and from elsewhere with -C."""
+    assert bench.run("lock").status == 0
+    assert bench.run("lock", "--check", cwd=bench.work / "profiles" / "prod").status == 0
+    assert bench.run("lock", "--check", "-C", str(bench.work), cwd=bench.root).status == 0
+    ran = bench.run("lock", "--check", cwd=bench.root)
+    assert ran.status == 2
+    assert "no-workspace" in ran.err
+
+
+def test_exec_becomes_the_command(bench: Workshop) -> None:
+    """The exit status, stdin and arguments are the command's own; options after -- are not ours."""
+    assert bench.run("lock").status == 0
+    assert bench.run("exec", "alpha", "--", "python", "-c", "raise SystemExit(7)").status == 2, "not built yet"
+    assert bench.run("build").status == 0
+    assert bench.run("exec", "alpha", "--", "python", "-c", "raise SystemExit(7)").status == 7
+    ran = bench.run("exec", "alpha", "--", "python", "-c", "import sys; print(sys.argv[1:])", "--format", "json")
+    assert ran.out == "['--format', 'json']\n"
+    assert bench.run("exec", "alpha", "--", "no-such-program").status == 2
+
+
+def test_closed_pipe_is_no_accident(bench: Workshop) -> None:
+    """`envbuilder … | head -1` ends without a traceback."""
+    command = f"{sys.executable} -m envbuilder --help | true; {sys.executable} -m envbuilder status | true"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=bench.work, env=bench.environment(), capture_output=True, text=True, check=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> None:
+    """`run` after `lock` alone: builds, runs, prints a table, exits 0; a failed item makes it 1."""
+    assert bench.run("lock").status == 0
+    ran = bench.run("run", "run.yaml")
+    assert ran.status == 0, ran.err
+    assert "build alpha  built" in ran.err
+    assert "alpha@few" in ran.out
+    bench.write("data.csv", "id;image;question;answer\n1;gone.png;a;A\n2;;b;B\n")
+    ran = bench.run("run", "run.yaml", "--format", "json")
+    assert ran.status == 1
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    assert [(task["status"], task["items"], task["failed_items"]) for task in result["tasks"]] == [("ok", 2, 1)]
+
+
+def test_run_refuses_unlocked_plugins_in_prod(bench: Workshop) -> None:
+    """Prod never locks by itself: a run without a lock says which command writes it."""
+    ran = bench.run("run", "run.yaml", "--format", "json")
+    assert ran.status == 1
+    assert ran.codes == ["lock-missing"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code"),
+    [
+        (lambda shop: shop.write("data.csv", "id;question;answer\n"), "data-empty"),
+        (lambda shop: shop.write("data.csv", "id;question;answer\n1;a;A\n1;b;B\n"), "data-duplicate-id"),
+        (lambda shop: shop.write("data.csv", "number;question;answer\n1;a;A\n"), "data-column-missing"),
+        (lambda shop: (shop.work / "data.csv").unlink(), "data-missing"),
+        (
+            lambda shop: shop.write(
+                "run.yaml", "{name: x, data: {few: {path: data.csv}}, inference: [{plugin: alhpa}]}"
+            ),
+            "unknown-plugin",
+        ),
+        (lambda shop: shop.write("run.yaml", "name: [\n"), "config-invalid"),
+    ],
+)
+def test_unusable_runs_are_refused_before_anything_runs(
+    bench: Workshop, break_it: Callable[[Workshop], object], code: str
+) -> None:
+    """Empty data, duplicate ids, missing columns, typos: one error, exit 2, no run recorded."""
+    assert bench.run("lock").status == 0
+    break_it(bench)
+    ran = bench.run("run", "run.yaml", "--format", "json")
+    assert (ran.status, ran.codes) == (2, [code])
+    assert bench.run("runs", "list", "--format", "json").json["result"] == {"runs": []}
+
+
+def test_help_needs_no_heavy_import() -> None:
+    """`--help` loads neither YAML nor pydantic nor rich: it answers while they would still be loading."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "envbuilder", "--help"], capture_output=True, text=True, check=True
+    )
+    loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "click" in loaded
+    assert not loaded & {"yaml", "pydantic", "rich", "tomlkit", "packaging", "uv"}
+
+
+def test_envelope_is_json_that_others_can_read(bench: Workshop) -> None:
+    """Non-ASCII text passes unchanged, and durations are plain numbers."""
+    ran = bench.run("lock", "--format", "json")
+    assert json.loads(ran.out)["result"]["plugins"][0]["plugin"] == "alpha"
+    assert isinstance(json.loads(ran.out)["result"]["plugins"][0]["seconds"], float)
