@@ -75,7 +75,7 @@ def test_readers_cannot_share_an_environment(tmp_path: Path) -> None:
     for name, packages in {"both": ("ocr-crnn", "ocr-rapid"), "crnn": ("ocr-crnn",), "rapid": ("ocr-rapid",)}.items():
         file = tmp_path / f"{name}.in"
         file.write_text("".join(requirements(package) for package in packages))
-        argv = [find_uv(), "pip", "compile", "--quiet", "--no-header", "--python-version", "3.11", file]
+        argv = [str(find_uv()), "pip", "compile", "--quiet", "--no-header", "--python-version", "3.11", str(file)]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
         if name == "both":
             assert done.returncode == 1
@@ -203,29 +203,20 @@ def test_pip_makes_the_same_environment(tmp_path: Path) -> None:
     ).stdout
     released = [line for line in export.splitlines() if line and "git+" not in line]
     (tmp_path / "requirements.txt").write_text("\n".join(released) + "\n")
-    python = tmp_path / "room" / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "virtualenv", "--quiet", "--python", ours / "bin" / "python", tmp_path / "room"],
-        check=True,
-    )
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "-r", tmp_path / "requirements.txt"], check=True)
-    for folder in ("core", "text-metrics"):
-        subprocess.run(
-            [
-                "git",
-                "clone",
-                "--quiet",
-                "--branch",
-                "v0.1.0",
-                ROOT / "packages" / "remotes" / f"{folder}.bundle",
-                tmp_path / folder,
-            ],
-            check=True,
-            capture_output=True,
-        )
-        subprocess.run([*pip, tmp_path / folder], check=True)
-    assert files_of(ours) == files_of(tmp_path / "room")
+    room = tmp_path / "room"
+    call("-m", "virtualenv", "--quiet", "--python", ours / "bin" / "python", room)
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
+    call(*pip, "-r", tmp_path / "requirements.txt", python=room / "bin" / "python")
+    for name in ("core", "text-metrics"):
+        bundle = ROOT / "packages" / "remotes" / f"{name}.bundle"
+        Workshop.git("clone", "--quiet", "--branch", "v0.1.0", str(bundle), str(tmp_path / name))
+        call(*pip, tmp_path / name, python=room / "bin" / "python")
+    assert files_of(ours) == files_of(room)
+
+
+def call(*arguments: str | Path, python: Path | str = sys.executable) -> None:
+    """Run Python, and mind how it ends."""
+    subprocess.run([str(python), *(str(argument) for argument in arguments)], check=True)
 
 
 def files_of(environment: Path) -> dict[str, int]:
