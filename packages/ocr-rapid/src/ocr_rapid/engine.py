@@ -62,7 +62,8 @@ class Engine:
     def read_line(self, image: Pixels) -> Piece:
         """Read the whole image as one line."""
         # The recogniser was trained on boxes with air around the text: without it, it drops letters at both ends.
-        air = image.shape[0] // 2
+        height, width = image.shape[:2]
+        air = height // 2 if width > height else 0  # A single letter would only get smaller.
         padded = cv2.copyMakeBorder(image, 0, 0, air, air, cv2.BORDER_REPLICATE)
         found, _ = self._rapid(padded, use_det=False, use_cls=False, use_rec=True)
         text, confidence = found[0]
