@@ -77,12 +77,12 @@ def host_facts(gpus: Sequence[Gpu]) -> dict[str, str]:
         "name": platform.node(),
         "system": platform.platform(),
         "processors": str(cpu_count()),
-        "memory_bytes": str(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-        "runner_python": platform.python_version(),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "runner's Python": platform.python_version(),
     }
     if gpus:
-        facts["gpus"] = ", ".join(gpu.name for gpu in gpus)
-        facts["gpu_driver"] = gpus[0].driver
+        facts["GPUs"] = ", ".join(gpu.name for gpu in gpus)
+        facts["GPU driver"] = gpus[0].driver
     return facts
 
 
