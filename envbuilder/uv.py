@@ -185,12 +185,23 @@ def _flags(*, offline: bool, upgrade: bool = False) -> list[str]:
 
 def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Problem:
     """A failed call as a problem: uv's own words, without its progress."""
-    lines = [line.rstrip() for line in done.stderr.splitlines() if line.strip()]
-    start = next(
-        (n for n, line in enumerate(lines) if line.lstrip().startswith(("error:", "\N{MULTIPLICATION SIGN}", "x "))), 0
-    )
-    text = "\n".join(lines[start : start + 25]) or f"uv exited with {done.returncode}"
+    _, words = _parts(done)
+    text = "\n".join(words[:25]) or f"uv exited with {done.returncode}"
     return Problem(code, text.removeprefix("error: "), entry=plugin, hint=hint)
+
+
+def backend_words(done: process.Completed) -> str:
+    """Why a build failed: the last that the build backend wrote, which uv passes through, or else uv's own words."""
+    before, words = _parts(done)
+    own = [line for line in before if not line.startswith("Building ")]
+    return own[-1].strip() if own else "; ".join(line.strip() for line in words[:3])
+
+
+def _parts(done: process.Completed) -> tuple[list[str], list[str]]:
+    lines = [line.rstrip() for line in done.stderr.splitlines() if line.strip()]
+    marks = ("error:", "\N{MULTIPLICATION SIGN}", "x ")
+    start = next((number for number, line in enumerate(lines) if line.lstrip().startswith(marks)), 0)
+    return lines[:start], lines[start:]
 
 
 def index_tables(profile: Profile) -> list[dict[str, object]]:

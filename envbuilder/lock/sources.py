@@ -108,7 +108,7 @@ class Sources:
         else:
             declared = metadata.static(text, shown)
         if declared.version is None or declared.dependencies is None:
-            declared = self._built(self._workspace.root / path, declared, shown, offline=self._offline or self._frozen)
+            declared = self._built(self._workspace.root / path, shown, offline=self._offline or self._frozen)
         facts = parse_toml(text or "", shown).value
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
 
@@ -167,24 +167,23 @@ class Sources:
         else:
             declared = metadata.static(text, f"{source.url} {source.ref}:{folder}pyproject.toml")
         if declared.name is None or declared.version is None or declared.dependencies is None:
-            declared = self._built_from_git(repository, commit, source, declared)
+            declared = self._built_from_git(repository, commit, source)
         return declared
 
-    def _built_from_git(self, repository: Repository, commit: str, source: GitSource, declared: Metadata) -> Metadata:
+    def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
             tree = Path(folder) / "source"
             repository.checkout(commit, tree)
             where = f"{source.url} {source.ref}"
-            return self._built(tree / source.subdirectory, declared, where, offline=self._offline)
+            return self._built(tree / source.subdirectory, where, offline=self._offline)
 
-    def _built(self, folder: Path, declared: Metadata, where: str, *, offline: bool) -> Metadata:
+    def _built(self, folder: Path, where: str, *, offline: bool) -> Metadata:
         interpreter = uv.find_python(self._python_request(), offline=offline)
         env = uv_settings(self._repositories.values())
         with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
             done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
             if not done.ok:
-                problem = uv.explain(done, declared.name or "", "metadata-unreadable", hint="")
-                message = f"a build, needed for what is dynamic, failed: {problem.message}"
+                message = f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}"
                 raise MetadataError(message, where=where, hint=f"{self._lock_hint()}  # once it builds")
             return metadata.of_wheel(Path(out), where)
 
