@@ -1,0 +1,155 @@
+"""Child processes: what they inherit, how they end, and what is said when they cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from envbuilder.errors import ToolError
+from envbuilder.process import clean_environment, end_group, replace, run
+
+LEAKS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "GIT_DIR", "GIT_INDEX_FILE")
+
+
+def test_clean_environment_drops_what_leads_astray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names another environment or repository goes; the rest stays; what is given comes on top."""
+    for name in LEAKS:
+        monkeypatch.setenv(name, "/elsewhere")
+    monkeypatch.setenv("KEPT", "1")
+    found = clean_environment({"GIT_DIR": "/given", "MORE": "2"})
+    assert not set(LEAKS) - {"GIT_DIR"} & set(found)
+    assert (found["GIT_DIR"], found["KEPT"], found["MORE"]) == ("/given", "1", "2")
+    assert clean_environment(base={"A": "1", "VIRTUAL_ENV": "x"}) == {"A": "1"}
+
+
+def test_run_keeps_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both streams, bytes that are no text, the status, and a clean environment where none is given."""
+    monkeypatch.setenv("VIRTUAL_ENV", "/elsewhere")
+    code = "import os, sys; sys.stdout.buffer.write(b'a\\xff'); print(os.environ.get('VIRTUAL_ENV'), file=sys.stderr); sys.exit(3)"
+    done = run([sys.executable, "-c", code])
+    assert (done.returncode, done.ok, done.stdout, done.stderr) == (3, False, "a\N{REPLACEMENT CHARACTER}", "None\n")
+    assert run(["sh", "-c", "kill -9 $$"]).returncode == -signal.SIGKILL
+
+
+def test_run_takes_much_output_from_both_streams() -> None:
+    """Megabytes on both streams do not block."""
+    code = "import sys; [print('x' * 1000, file=stream) for _ in range(2000) for stream in (sys.stdout, sys.stderr)]"
+    done = run([sys.executable, "-c", code])
+    assert (len(done.stdout), len(done.stderr)) == (2_002_000, 2_002_000)
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "code", "said"),
+    [
+        (["no-such-program-here"], None, "tool-missing", "cannot start no-such-program-here: No such file"),
+        (["/etc/passwd"], None, "tool-missing", "cannot start /etc/passwd: Permission denied"),
+        (["sh"], Path("/no/such/folder"), "tool-failed", "cannot start sh in /no/such/folder: no such folder"),
+        (["sh", "a\0b"], None, "tool-failed", "cannot start sh: embedded null byte"),
+    ],
+)
+def test_what_cannot_start_is_told(argv: list[str], cwd: Path | None, code: str, said: str) -> None:
+    """A missing program, one that is none, a missing folder and an impossible argument are told apart."""
+    with pytest.raises(ToolError) as caught:
+        run(argv, cwd=cwd)
+    assert caught.value.code == code
+    assert said in caught.value.message
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends before long."""
+    deadline = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 600 & echo $! > {file}; wait",
+        "sleep 600 & echo $! > {file}; exit 0",
+        "(trap '' TERM; while :; do sleep 0.1; done) & echo $! > {file}; wait",
+    ],
+    ids=["both stay", "the child holds the output", "the child ignores TERM"],
+)
+def test_a_timeout_ends_the_whole_group(tmp_path: Path, script: str) -> None:
+    """Whoever of the group still runs when the time is over is ended, the program itself or not."""
+    file = tmp_path / "pid"
+    with pytest.raises(ToolError, match=r"sh did not end within 0\.5 s"):
+        run(["sh", "-c", script.format(file=file)], timeout_s=0.5)
+    assert ends(int(file.read_text()))
+
+
+def test_end_group_kills_what_will_not_go(tmp_path: Path) -> None:
+    """A program that ignores the polite request is killed when the grace is over, with its children."""
+    script = f"trap '' TERM; (trap '' TERM; while :; do sleep 0.1; done) & echo $! > {tmp_path}/pid; echo; wait; wait"
+    process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    end_group(process, grace_s=0.1)
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+    assert ends(int((tmp_path / "pid").read_text()))
+
+
+STOPPED = """
+    import os, signal, sys, threading
+    from envbuilder import process
+    from envbuilder.errors import Interrupted
+
+    def stop(number, frame):
+        process.stop_all()
+
+    signal.signal(signal.SIGINT, stop)
+    def one():
+        try:
+            process.run(["sh", "-c", "echo $$ > " + sys.argv[1] + "; sleep 600"])
+        except Interrupted:
+            print("interrupted", flush=True)
+    thread = threading.Thread(target=one)
+    thread.start()
+    while not os.path.exists(sys.argv[1]) or not open(sys.argv[1]).read():
+        pass
+    # The handler runs while this very thread holds what it needs: it must not wait for itself.
+    with process._live_guard:
+        signal.raise_signal(signal.SIGINT)
+    thread.join()
+    try:
+        process.run(["true"])
+    except Interrupted:
+        print("no further one")
+"""
+
+
+def test_stop_all_ends_what_runs_and_starts_no_more(tmp_path: Path) -> None:
+    """Ctrl-C ends the programs that others wait for, at whatever moment it comes."""
+    argv = [sys.executable, "-c", textwrap.dedent(STOPPED), str(tmp_path / "pid")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "interrupted\nno further one\n", done.stderr
+    assert ends(int((tmp_path / "pid").read_text()))
+
+
+def test_replace_becomes_the_program_or_says_why() -> None:
+    """The process is the other program from then on; one that is missing is an error with a hint."""
+    code = "import os; from envbuilder.process import replace; print(os.getpid()); replace(['sh', '-c', 'echo $$'], os.environ)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.split()
+    assert first == second
+    with pytest.raises(ToolError, match="cannot start no-such-program-here") as caught:
+        replace(["no-such-program-here"], os.environ)
+    assert (caught.value.code, caught.value.hint) == ("tool-missing", "command -v no-such-program-here")
