@@ -66,6 +66,7 @@ class Repository:
 
     def __init__(self, url: str, clones: Path, mirrors: Mapping[str, str]):
         self.url = url
+        self.mirrors = mirrors
         self.remote = mirrored(url, mirrors)
         self.path = clones / f"{_slug(url)}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
 
@@ -252,8 +253,14 @@ def _listed(text: str) -> dict[str, Resolved]:
 
 
 def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
-    """Environment variables that make git, as uv runs it, fetch canonical addresses from the clones."""
-    pairs = [(f"url.{repository.path.as_uri()}.insteadOf", repository.url) for repository in repositories]
+    """Environment variables that make git, as uv runs it, fetch canonical addresses from the clones.
+
+    What a package itself takes from git, without an entry of its own, comes through the mirrors.
+    """
+    clones = list(repositories)
+    places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
+    places |= {clone.url: clone.path.as_uri() for clone in clones}
+    pairs = [(f"url.{target}.insteadOf", prefix) for prefix, target in places.items()]
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
     settings = {"GIT_CONFIG_COUNT": str(first + len(pairs)), "UV_NO_GITHUB_FAST_PATH": "1", "GIT_TERMINAL_PROMPT": "0"}

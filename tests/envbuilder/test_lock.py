@@ -447,6 +447,18 @@ def test_a_repository_of_another_name(workshop: Workshop) -> None:
     assert b"https://git.example.org/Some_Research-Code?tag=v0.1.0#" in files(workshop)["alpha/uv.lock"]
 
 
+def test_mirrors_serve_what_no_entry_names(workshop: Workshop) -> None:
+    """A git dependency of a package's own, which the registry does not know, comes through the mirror as well."""
+    commit = workshop.release("helper", "v0.1.0")
+    project = (
+        '[project]\nname = "alpha"\nversion = "0.1.0"\ndependencies = ["helper"]\n'
+        '[tool.uv.sources]\nhelper = {git = "https://git.example.org/helper.git", tag = "v0.1.0"}\n'
+    )
+    workshop.plugin("alpha", pyproject=TINY + project, dependencies=("helper",))
+    lock(workshop)
+    assert f"https://git.example.org/helper.git?tag=v0.1.0#{commit}" in files(workshop)["alpha/uv.lock"].decode()
+
+
 def test_lock_check_needs_no_network(family: Workshop) -> None:
     """With remotes, clones and caches gone, `lock --check` still knows."""
     lock(family)
