@@ -7,14 +7,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import Version
 
-from envbuilder import process, uv
+from envbuilder import __version__, process, uv
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import uv_settings
@@ -24,8 +24,11 @@ from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Interpreter, PluginOutcome, Profile, Registry, Workspace
 from envbuilder.store import records
 from envbuilder.store.environments import Store
-from envbuilder.store.files import locked, point, write_atomically
-from envbuilder.store.interpreters import find
+from envbuilder.store.files import locked, write_atomically
+from envbuilder.store.generations import Generations
+from envbuilder.store.interpreters import find, stamp_of
+from envbuilder.store.seals import Facts
+from envbuilder.store.syncing import Recipe, link_mode, sync
 
 # Measured: linking is bound by the file system; more than two at once gain nothing on two cores.
 _JOBS = 2
@@ -82,69 +85,92 @@ class Builder:
         self._sources = Sources(workspace, profile, self._pins, offline=offline, frozen=True)
         self._interpreters: dict[str, Interpreter] = {}
         self._interpreter_guard = threading.Lock()
-        # Cold syncs at once would each fetch the wheels that they share.
-        self._network_guard = threading.Lock()
         self.store = Store(workspace.shared)
+        self.generations = Generations(workspace.own, profile.name, self.store.folder)
         self.built: dict[str, Built] = {}
 
     def build(
-        self, plugins: Sequence[Entry], report: Callable[[PluginOutcome], None], *, jobs: int = _JOBS
+        self,
+        plugins: Sequence[Entry],
+        report: Callable[[PluginOutcome], None],
+        *,
+        jobs: int = _JOBS,
+        mend: Collection[str] = (),
     ) -> list[PluginOutcome]:
-        """Build plugins, several at a time; those that are there already are left as they are.
+        """Build plugins, several at a time, and point the profile at a generation that holds them.
+
+        Those that are there already, and look whole, are left as they are.
 
         Args:
             plugins: which.
             report: called as each one starts (state ``building``), waits (``waiting``) and ends.
             jobs: how many at a time.
+            mend: plugins to make anew, however they look, from a cache whose bytes are not taken on trust.
         """
         stale = find_stale(self._workspace, self._profile, self._registry, plugins, self._pins)
 
         def one(plugin: Entry) -> PluginOutcome:
-            outcome = self._outcome(plugin, stale[plugin.name], report)
+            outcome = self._outcome(plugin, stale[plugin.name], report, mend=plugin.name in mend)
             report(outcome)
             return outcome
 
-        with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="build") as pool:
-            return list(pool.map(one, plugins))
+        # The collector holds this lock alone: what is built here is in a generation before it looks.
+        with locked(self.store.usage_path, shared=True):
+            self.store.sweep()
+            with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="build") as pool:
+                outcomes = list(pool.map(one, plugins))
+            if self.built:
+                self.generations.advance({name: built.key for name, built in self.built.items()})
+        return outcomes
 
     def find(self, plugin: Entry) -> Built | str:
-        """A plugin's environment as its lock names it now, or why it cannot be used; builds nothing."""
-        draft = find_stale(self._workspace, self._profile, self._registry, [plugin], self._pins)[plugin.name]
-        if isinstance(draft, Problem):
-            return f"{draft.code}: {draft.message}"
-        key, inputs = self._key(draft)
-        return self.store.glance(key) or self._describe(plugin, key, inputs)
+        """A plugin's environment, or why there is none to use; builds nothing.
 
-    def _outcome(self, plugin: Entry, draft: Draft | Problem, report: Callable[[PluginOutcome], None]) -> PluginOutcome:
+        It is the one that the lock names now; after a rollback, the one of the generation rolled back to.
+        """
+        key = self.key_of(plugin)
+        if isinstance(key, Problem):
+            return f"{key.code}: {key.message}"
+        seal = self.store.seal(key)
+        return self.store.glance(key) or self._describe(plugin, key, seal.inputs if seal else {})
+
+    def key_of(self, plugin: Entry) -> str | Problem:
+        """The key of a plugin's environment as `find` means it, or why there is none."""
+        if self.generations.held and (current := self.generations.current()) and plugin.name in current.keys:
+            return current.keys[plugin.name]
+        draft = find_stale(self._workspace, self._profile, self._registry, [plugin], self._pins)[plugin.name]
+        return draft if isinstance(draft, Problem) else self._key(draft)[0]
+
+    def _outcome(
+        self, plugin: Entry, draft: Draft | Problem, report: Callable[[PluginOutcome], None], *, mend: bool
+    ) -> PluginOutcome:
         start = time.monotonic()
         if isinstance(draft, Problem):
             return PluginOutcome(plugin.name, "failed", problems=(draft,))
         try:
-            state, detail = self._ensure(draft, report)
+            state, detail = self._ensure(draft, report, mend=mend)
         except EnvbuilderError as error:
             problems = tuple(replace(problem, entry=plugin.name) for problem in error.problems)
             return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems)
         return PluginOutcome(plugin.name, state, time.monotonic() - start, detail)
 
-    def _ensure(self, draft: Draft, report: Callable[[PluginOutcome], None]) -> tuple[str, str]:
+    def _ensure(self, draft: Draft, report: Callable[[PluginOutcome], None], *, mend: bool) -> tuple[str, str]:
         plugin = draft.plugin
         key, inputs = self._key(draft)
         state, reason = "unchanged", ""
-        if self.store.glance(key) is not None:
+        if mend or self.store.glance(key) is not None:
 
             def waiting() -> None:
                 report(PluginOutcome(plugin.name, "waiting", detail="another process builds it"))
 
             with locked(self.store.lock_path(key), waiting=waiting):
-                reason = self.store.glance(key) or ""
+                reason = "to be mended" if mend else self.store.glance(key) or ""
                 if reason:
                     report(PluginOutcome(plugin.name, "building"))
-                    self._make(draft, key, inputs)
+                    self._make(draft, key, inputs, report, mend=mend)
                     state = "built"
-        built = self._describe(plugin, key, inputs)
-        point(built.link, Path(os.path.relpath(built.path, built.link.parent)))
-        self.built[plugin.name] = built
-        return state, "" if reason == "not built" else reason
+        self.built[plugin.name] = self._describe(plugin, key, inputs)
+        return state, "" if reason in {"not built", "to be mended"} else reason
 
     def _describe(self, plugin: Entry, key: str, inputs: Mapping[str, object]) -> Built:
         seal = self.store.seal(key)
@@ -152,9 +178,9 @@ class Builder:
             plugin=plugin,
             key=key,
             path=self.store.path(key),
-            link=link_path(self._workspace, self._profile, plugin.name),
-            lock=str(inputs["lock"]),
-            versions={"python": str(inputs["python"]), **(seal.distributions if seal else {})},
+            link=self.generations.pointer / plugin.name,
+            lock=str(inputs.get("lock", "")),
+            versions={"python": str(inputs.get("python", "")), **(seal.distributions if seal else {})},
             pycache=self.store.pycache(key),
         )
 
@@ -186,57 +212,72 @@ class Builder:
                 self._interpreters[request] = find(self._workspace.shared, request, offline=self._offline)
             return self._interpreters[request]
 
-    def _make(self, draft: Draft, key: str, inputs: Mapping[str, object]) -> None:
-        plugin = draft.plugin
-        project = lock_folder(self._workspace, self._profile, plugin.name)
-        interpreter = self._interpreter(plugin)
+    def _make(
+        self,
+        draft: Draft,
+        key: str,
+        inputs: Mapping[str, object],
+        report: Callable[[PluginOutcome], None],
+        *,
+        mend: bool,
+    ) -> None:
         pins = list(draft.pins.values())
         ensure_objects(self._sources, pins, offline=self._offline)
-        env = uv_settings(self._sources.repository(pin.url) for pin in pins)
-        staging = self.store.staging(key)
-        # First with what the cache has, side by side; then what it lacks, online, one at a time.
-        done = self._sync(project, staging, interpreter, env, offline=True)
-        if not done.ok and not self._offline:
-            with self._network_guard:
-                done = self._sync(project, self.store.staging(key), interpreter, env, offline=False)
-        hint = f"envbuilder build --profile {self._profile.name} {plugin.name}"
-        if not done.ok:
-            _fail(uv.explain(done, plugin.name, "sync-failed", hint=hint))
-        self._verify(draft, staging, hint)
-        self.store.admit(key, staging, inputs)
+        recipe = Recipe(
+            project=lock_folder(self._workspace, self._profile, draft.plugin.name),
+            staging=self.store.staging(key),
+            interpreter=self._interpreter(draft.plugin),
+            env={
+                **uv_settings(self._sources.repository(pin.url) for pin in pins),
+                "UV_LINK_MODE": link_mode(self._workspace.shared),
+            },
+            offline=self._offline,
+        )
 
-    def _sync(
-        self, project: Path, staging: Path, interpreter: Interpreter, env: Mapping[str, str], *, offline: bool
-    ) -> process.Completed:
-        made = uv.venv(staging, interpreter.path, prompt=project.name)
-        if not made.ok:
-            return made
-        return uv.sync(project, staging, interpreter.path, env, offline=offline)
+        def waiting() -> None:
+            report(PluginOutcome(draft.plugin.name, "waiting", detail="another environment fetches its packages"))
 
-    def _verify(self, draft: Draft, staging: Path, hint: str) -> None:
-        plugin = draft.plugin
-        wrong = [*records.findings(staging), *_off_lock(staging, read_lock(self._lock_folder(plugin)))]
+        before = sync(recipe, self._workspace.shared, waiting)
+        files, wrong = self._inspect(draft, recipe, before, trusting=not mend)
+        if wrong and not self._offline:
+            # What is wrong in a fresh environment is wrong in uv's cache, which hard links share.
+            before = sync(
+                replace(recipe, staging=self.store.staging(key), refresh=True), self._workspace.shared, waiting
+            )
+            files, wrong = self._inspect(draft, recipe, before, trusting=False)
         if wrong:
             text = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-            _fail(Problem("environment-damaged", f"the new environment is not whole: {text}", plugin.name, hint=hint))
+            hint = f"uv cache clean && envbuilder build --profile {self._profile.name} {draft.plugin.name}"
+            message = f"the new environment is not whole: {text}"
+            raise EnvbuilderError(message, code="environment-damaged", where=draft.plugin.where, hint=hint)
+        tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
+        stamp = stamp_of(recipe.staging / "bin" / "python")
+        self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
+
+    def _inspect(
+        self, draft: Draft, recipe: Recipe, before: Collection[str], *, trusting: bool
+    ) -> tuple[dict[str, Facts], list[str]]:
+        failure = self._import(draft.plugin, recipe.staging)
+        # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
+        files, wrong = self.store.survey(recipe.staging, before, trusting=trusting)
+        wrong += _off_lock(recipe.staging, read_lock(recipe.project))
+        if failure is not None and not wrong:
+            raise failure
+        return files, wrong
+
+    def _import(self, plugin: Entry, staging: Path) -> EnvbuilderError | None:
         if plugin.entry is None:
-            return
+            return None
         env = worker_environment(staging, self.store.pycache(staging.name), plugin.env)
         done = process.run([staging / "bin" / "python", "-c", _IMPORT, plugin.entry], env=env, timeout_s=600)
-        if not done.ok:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            message = f"{plugin.entry} cannot be imported: {lines[-1] if lines else f'exit status {done.returncode}'}"
-            log = self._workspace.own / "logs" / f"{self._profile.name}-{plugin.name}-import.log"
-            write_atomically(log, done.stderr)
-            show = f"cat {self._workspace.show(log)}"
-            _fail(Problem("plugin-import-failed", message, plugin.name, plugin.where, show))
-
-    def _lock_folder(self, plugin: Entry) -> Path:
-        return lock_folder(self._workspace, self._profile, plugin.name)
-
-
-def _fail(problem: Problem) -> None:
-    raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
+        if done.ok:
+            return None
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        message = f"{plugin.entry} cannot be imported: {lines[-1] if lines else f'exit status {done.returncode}'}"
+        log = self._workspace.own / "logs" / f"{self._profile.name}-{plugin.name}-import.log"
+        write_atomically(log, done.stderr)
+        show = f"cat {self._workspace.show(log)}"
+        return EnvbuilderError(message, code="plugin-import-failed", where=plugin.where, hint=show)
 
 
 def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[str]:
@@ -252,11 +293,6 @@ def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[str]
         elif None not in locked_versions and Version(version) not in {Version(str(item)) for item in locked_versions}:
             wrong.append(f"{name} is {version}, the lock says {' or '.join(sorted(map(str, locked_versions)))}")
     return wrong
-
-
-def link_path(workspace: Workspace, profile: Profile, plugin: str) -> Path:
-    """The name that a plugin's environment goes by in a workspace."""
-    return workspace.own / "envs" / profile.name / plugin
 
 
 def worker_environment(environment: Path, pycache: Path, extra: Mapping[str, str]) -> dict[str, str]:

@@ -103,11 +103,14 @@ def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
     return _run([*arguments, "--python", interpreter, folder], {}, cwd=folder.parent)
 
 
-def sync(project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool) -> process.Completed:
-    """``uv sync --frozen`` of a project's lock into a folder."""
+def sync(
+    project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, refresh: bool = False
+) -> process.Completed:
+    """``uv sync --frozen`` of a project's lock into a folder; `refresh` takes nothing from uv's cache on trust."""
     arguments: list[str | Path] = ["sync", "--frozen", "--no-default-groups", "--no-progress", "--project", project]
     place = {"UV_PROJECT_ENVIRONMENT": str(folder)}
-    return _run([*arguments, "--python", interpreter, *_flags(offline=offline)], {**env, **place}, cwd=project)
+    anew = ["--refresh", "--reinstall"] if refresh else []
+    return _run([*arguments, "--python", interpreter, *anew, *_flags(offline=offline)], {**env, **place}, cwd=project)
 
 
 def build_wheel(

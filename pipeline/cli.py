@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from envbuilder.errors import ConfigError, Interrupted, Problem
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
-from pipeline.errors import RecordError
+from pipeline.errors import EnvironmentsError, RecordError
 from pipeline.layout import (
     Journal,
     RunLayout,
@@ -23,6 +23,7 @@ from pipeline.layout import (
     find_run,
     new_run_id,
     read_answers,
+    read_environments,
     read_json,
     run_ids,
     safe_name,
@@ -179,6 +180,17 @@ def list_runs(state_dir: Path) -> tuple[RunOutcome, ...]:
         with contextlib.suppress(RecordError):
             outcomes.append(load_outcome(RunLayout(state_dir, run_id)))
     return tuple(outcomes)
+
+
+def live_environments(state_dir: Path) -> set[str]:
+    """The keys of the environments that runs under way use."""
+    keys: set[str] = set()
+    for run_id in run_ids(state_dir):
+        layout = RunLayout(state_dir, run_id)
+        if layout.is_held():
+            with contextlib.suppress(RecordError, EnvironmentsError):
+                keys.update(each.key for each in read_environments(layout.environments))
+    return keys
 
 
 def show_run(state_dir: Path, run: str | None = None) -> RunOutcome:

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli import environments, locks, runs
+from envbuilder.cli import environments, locks, runs, store
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
 
@@ -24,7 +24,9 @@ def cli() -> None:
 
 for _command in (locks.lock, locks.check, environments.build, environments.status, environments.path):
     cli.add_command(_command)
-for _command in (environments.execute, runs.run, runs.plan, runs.runs):
+for _command in (environments.execute, store.verify, store.generations, store.rollback, store.diff, store.gc):
+    cli.add_command(_command)
+for _command in (runs.run, runs.plan, runs.runs):
     cli.add_command(_command)
 
 
@@ -76,8 +78,12 @@ def _end(problems: Sequence[Problem], status: int) -> None:
 
     words = sys.argv[1:]
     command = next((word for word in words if word in cli.commands), "envbuilder")
-    wants_json = "--format=json" in words or ("--format", "json") in itertools.pairwise(words)
-    profile = os.environ.get("RUN_MODE", "prod")
+    pairs = [
+        *itertools.pairwise(words),
+        *(tuple(word.split("=", 1)) for word in words if word.startswith("--profile=")),
+    ]
+    wants_json = "--format=json" in words or ("--format", "json") in pairs
+    profile = next((value for name, value in pairs if name == "--profile"), os.environ.get("RUN_MODE", "prod"))
     outcome = Outcome(command, profile, problems=tuple(problems), exit_status=status)
     show(outcome, output="json" if wants_json else "text", quiet=False)
     sys.exit(status)

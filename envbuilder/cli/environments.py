@@ -43,7 +43,7 @@ def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool
 
 
 def build_environments(
-    settings: Settings, here: Open, chosen: Sequence[Entry], *, jobs: int, offline: bool
+    settings: Settings, here: Open, chosen: Sequence[Entry], *, jobs: int, offline: bool, mend: Sequence[str] = ()
 ) -> tuple[Builder, list[PluginOutcome]]:
     """Build plugins and show how they get on; in dev, lock first what has changed."""
     from envbuilder.build import Builder
@@ -53,7 +53,7 @@ def build_environments(
         _relock(settings, here, chosen, offline=offline)
     builder = Builder(here.workspace, here.profile, here.registry, offline=offline)
     with Progress("build", [plugin.name for plugin in chosen], silent=settings.quiet) as progress:
-        return builder, builder.build(chosen, progress.report, jobs=jobs)
+        return builder, builder.build(chosen, progress.report, jobs=jobs, mend=mend)
 
 
 def _relock(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: bool) -> None:

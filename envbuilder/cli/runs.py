@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,12 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
+from envbuilder.cli.store import examine
 from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, UsageError
 
 if TYPE_CHECKING:
     from envbuilder.build import Built
+    from envbuilder.models import Entry
     from envbuilder.render import Outcome, Table
     from pipeline.cli import RunRequest
     from pipeline.models import Environment, RunOutcome
@@ -122,18 +125,40 @@ def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int
     file = _resolve(here, run_file)
     names = plugins_of(file, {plugin.name: plugin.stage for plugin in here.registry.plugins})  # type: ignore[misc]
     chosen = here.select(names)
-    builder, outcomes = build_environments(settings, here, chosen, jobs=2, offline=offline)
-    if failed := [problem for outcome in outcomes for problem in outcome.problems]:
-        raise BuildError(failed)
+    environments = _ready(settings, here, chosen, offline=offline)
     pins = read_pins(here.workspace, here.profile)
     return RunRequest(
         run_file=file,
-        environments=[_environment(builder.built[plugin.name], here) for plugin in chosen],
+        environments=environments,
         state_dir=here.workspace.own,
         profile=here.profile.name,
         pins={name: to_json(pin) for name, pin in pins.entries.items()},
         jobs=jobs,
     )
+
+
+def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: bool) -> list[Environment]:
+    """The environments of plugins, built where they are missing, each of them as it was sealed.
+
+    Raises:
+        BuildError: one cannot be built, or is not what it was.
+    """
+    from envbuilder.build import Builder
+
+    builder = Builder(here.workspace, here.profile, here.registry, offline=True)
+    found = {plugin.name: builder.find(plugin) for plugin in chosen} if builder.generations.held else {}
+    if found and not any(isinstance(each, str) for each in found.values()):
+        current = builder.generations.current()
+        click.echo(f"using generation {current.number if current else ''}, rolled back to", err=True)
+        built = [each for each in found.values() if not isinstance(each, str)]
+    else:
+        builder, outcomes = build_environments(settings, here, chosen, jobs=2, offline=offline)
+        if failed := [problem for outcome in outcomes for problem in outcome.problems]:
+            raise BuildError(failed)
+        built = [builder.built[plugin.name] for plugin in chosen]
+    if problems := examine(here, chosen, full=False):
+        raise BuildError(problems)
+    return [_environment(each, here) for each in built]
 
 
 def _resolve(here: Open, run_file: Path | None) -> Path:

@@ -2,42 +2,28 @@
 
 On disk, in the shared state folder::
 
-    store/<key>/           the virtual environment
-    store/<key>.json       its seal: what it was made from, and every file in it
-    store/.staging/<key>/  one in the making, or left over by a killed build
-    pycache/<key>/         the bytecode that its interpreter writes
+    store/<key>/             the virtual environment
+    store/<key>.json         the head of its seal; without one, an environment counts as not built
+    store/<key>.files.json   the list of every file in it
+    store/.staging/<key>/    one in the making, or left over by a killed build
+    store/.trash/            what is being removed
+    pycache/<key>/           the bytecode that its interpreter writes
+    digests.sqlite           digests of files by inode
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from envbuilder.store import records
-from envbuilder.store.files import unwritable, write_atomically
-
-_SEAL_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Seal:
-    """The record of a finished environment, kept outside of it.
-
-    Attributes:
-        key: the environment's key.
-        inputs: what the key was made from, for people.
-        files: relative path to ``[size in bytes, mtime in ns, mode]``; a link's target in place of the size.
-        distributions: name to version.
-    """
-
-    key: str
-    inputs: Mapping[str, object]
-    files: Mapping[str, list[object]]
-    distributions: Mapping[str, str]
+from envbuilder.store import records, seals, verify
+from envbuilder.store.digests import Digests, walk
+from envbuilder.store.files import durable, exchange, held_by_nobody, locked, sync_folder, unwritable
+from envbuilder.store.seals import Seal
 
 
 class Store:
@@ -55,9 +41,13 @@ class Store:
         """Where the environment of that key stands, or would."""
         return self.folder / key
 
-    def seal_path(self, key: str) -> Path:
-        """Where its seal stands."""
+    def head_path(self, key: str) -> Path:
+        """Where the head of its seal stands."""
         return self.folder / f"{key}.json"
+
+    def list_path(self, key: str) -> Path:
+        """Where the list of its files stands."""
+        return self.folder / f"{key}.files.json"
 
     def pycache(self, key: str) -> Path:
         """Where its interpreter puts bytecode, so that nothing writes into the environment."""
@@ -67,11 +57,17 @@ class Store:
         """The file whose lock a builder of that key holds."""
         return self.shared / "locks" / f"env-{key}"
 
-    def staging(self, key: str) -> Path:
-        """A fresh folder to build in; what a killed build left there is removed.
+    @property
+    def usage_path(self) -> Path:
+        """The file whose lock builders share, and the collector holds alone."""
+        return self.shared / "locks" / "store"
 
-        The caller holds the key's lock.
-        """
+    def keys(self) -> list[str]:
+        """The keys of all sealed environments."""
+        return sorted(path.name.removesuffix(".json") for path in self.folder.glob("*.json") if _is_head(path))
+
+    def staging(self, key: str) -> Path:
+        """A fresh folder to build in; what a killed build left there is removed. The caller holds the key's lock."""
         folder = self.folder / ".staging" / key
         try:
             if folder.exists():
@@ -81,83 +77,149 @@ class Store:
             raise unwritable(folder, error) from error
         return folder
 
+    def sweep(self) -> None:
+        """Remove what killed builds left behind; what a running neighbour is making stays."""
+        for folder in [*self.folder.glob(".staging/*"), *self.folder.glob(".trash/*")]:
+            with contextlib.suppress(OSError), held_by_nobody(self.lock_path(folder.name.partition("@")[0])) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
+
     def seal(self, key: str) -> Seal | None:
-        """The seal of that key; None where there is none or it cannot be read, which means: not built."""
+        """The head of the seal of that key; None where there is none."""
+        return seals.read(self.head_path(key), key)
+
+    def glance(self, key: str) -> str | None:
+        """Why an environment is not as it was sealed, by a few stats; None where it looks whole."""
+        return verify.glance(self.path(key), self.seal(key))
+
+    def survey(
+        self, staging: Path, before: Collection[str], *, trusting: bool
+    ) -> tuple[dict[str, seals.Facts], list[str]]:
+        """Everything in a finished environment, and how it differs from its packages' RECORDs.
+
+        Args:
+            staging: the environment.
+            before: what was in it before packages were installed.
+            trusting: whether digests remembered by inode count, or every byte is read.
+
+        Raises:
+            ToolError: it cannot be read.
+        """
         try:
-            document = json.loads(self.seal_path(key).read_text(encoding="utf-8"))
-            if document["version"] != _SEAL_VERSION or document["key"] != key:
-                return None
-            return Seal(key, document["inputs"], document["files"], document["distributions"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            with Digests(self.shared / "digests.sqlite", fresh=not trusting) as digests:
+                files = seals.survey(staging, digests)
+            return files, list(records.findings(staging, files, before))
+        except OSError as error:
+            raise unwritable(staging, error) from error
 
-    def admit(self, key: str, staging: Path, inputs: Mapping[str, object]) -> Seal:
-        """Seal a finished environment and rename it into place.
+    def admit(
+        self,
+        key: str,
+        staging: Path,
+        *,
+        files: Mapping[str, seals.Facts],
+        inputs: Mapping[str, object],
+        tools: Mapping[str, str],
+    ) -> Seal:
+        """Seal a finished environment and put it in its place, durably.
 
-        The order makes a kill at any moment harmless: an environment without its seal counts as not built.
+        At every moment the key's place holds the old environment or the new one, and a head vouches for one that is
+        whole: the old head goes before anything moves, the new one comes last.
 
         Raises:
             ToolError: the file system refuses.
         """
-        seal = Seal(key, inputs, dict(listing(staging)), records.distributions(staging))
+        text = seals.list_text(files)
+        packages = records.site_packages(staging)
+        prefix = str(packages.relative_to(staging))
+        watched = [name for name in files if name.endswith(".dist-info/RECORD") or name == "pyvenv.cfg"]
+        seal = Seal(
+            key=key,
+            inputs=inputs,
+            distributions=records.distributions(staging),
+            tools=tools,
+            count=len(files),
+            size=sum(each.size for each in files.values()),
+            list_digest=hashlib.sha256(text.encode()).hexdigest(),
+            packages=prefix,
+            names=seals.names_digest(os.listdir(packages)),  # noqa: PTH208 - names are what is wanted
+            stats={name: [files[name].size, files[name].mtime_ns] for name in watched},
+        )
         place = self.path(key)
         try:
-            self.seal_path(key).unlink(missing_ok=True)
+            durable(staging)
+            self.head_path(key).unlink(missing_ok=True)
             if place.exists():
-                shutil.rmtree(place)
-            staging.rename(place)
+                exchange(staging, place)
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                staging.rename(place)
+            sync_folder(self.folder)
         except OSError as error:
             raise unwritable(place, error) from error
-        document = {
-            "version": _SEAL_VERSION,
-            "key": key,
-            "inputs": dict(inputs),
-            "distributions": dict(seal.distributions),
-            "files": dict(seal.files),
-        }
-        write_atomically(self.seal_path(key), json.dumps(document, indent=None, sort_keys=True))
+        seals.write(self.head_path(key), self.list_path(key), seal, text)
         return seal
 
-    def glance(self, key: str) -> str | None:
-        """Why an environment is not as it was sealed, by a few stats; None where it looks whole.
+    def discard(self, key: str) -> None:
+        """Take an environment out of its place, in one step, and then remove it."""
+        trash = self.folder / ".trash" / f"{key}@{os.getpid()}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(trash, ignore_errors=True)
+        self.path(key).rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
-        Looks at the seal, the interpreter, the listing of site-packages and each RECORD: what a half-finished build,
-        an upgrade or a ``pip install`` changes.
+    def remove(self, key: str) -> None:
+        """Remove an environment, its seal and its bytecode.
+
+        Raises:
+            ToolError: the file system refuses.
         """
-        seal = self.seal(key)
-        place = self.path(key)
-        if seal is None or not place.is_dir():
-            return "not built"
-        if not (place / "bin" / "python").exists():
-            return "its interpreter is gone"
         try:
-            packages = records.site_packages(place)
-            prefix = f"{packages.relative_to(place)}/"
-            found = {entry.name for entry in os.scandir(packages)}
+            with locked(self.lock_path(key)):
+                self.head_path(key).unlink(missing_ok=True)
+                self.list_path(key).unlink(missing_ok=True)
+                if self.path(key).exists():
+                    self.discard(key)
+                shutil.rmtree(self.pycache(key), ignore_errors=True)
         except OSError as error:
-            return str(error)
-        sealed = {name[len(prefix) :].split("/", 1)[0] for name in seal.files if name.startswith(prefix)}
-        if strays := sorted(found - sealed):
-            return f"not there when it was sealed: {', '.join(strays[:3])}"
-        if missing := sorted(sealed - found):
-            return f"missing since it was sealed: {', '.join(missing[:3])}"
-        watched = [name for name in seal.files if name.endswith(".dist-info/RECORD")]
-        changed = [name for name in (*watched, "pyvenv.cfg") if _facts(place / name) != seal.files.get(name)]
-        return f"changed since it was sealed: {', '.join(changed[:3])}" if changed else None
+            raise unwritable(self.path(key), error) from error
 
+    def verify(self, key: str, *, known: dict[tuple[int, int], str] | None = None) -> list[verify.Finding]:
+        """What is not as it was sealed: by a walk, or, given a memo of digests by inode, byte for byte."""
+        seal = self.seal(key)
+        if seal is None:
+            return [verify.Finding("seal", "", "there is no seal, or it cannot be read")]
+        if not self.path(key).is_dir():
+            return [verify.Finding("missing", "", "the environment is gone")]
+        if known is None:
+            return verify.fast(self.path(key), seal, self.list_path(key))
+        return verify.full(self.path(key), seal, self.list_path(key), known)
 
-def listing(root: Path) -> Iterator[tuple[str, list[object]]]:
-    """Every file and link below a folder: relative path, and size, mtime and mode (a link: its target)."""
-    for folder, _, names in os.walk(root):
+    def sharing(self, key: str, names: Collection[str]) -> dict[str, list[str]]:
+        """Other environments that hold the same inodes as the given files of one: file to keys."""
+        inodes = {}
         for name in names:
-            path = Path(folder) / name
-            yield str(path.relative_to(root)), _facts(path) or []
+            with contextlib.suppress(OSError):
+                status = (self.path(key) / name).lstat()
+                if status.st_nlink > 1:
+                    inodes[status.st_dev, status.st_ino] = name
+        found: dict[str, list[str]] = {}
+        if not inodes:
+            return found
+        for other in self.keys():
+            if other == key:
+                continue
+            for inode in self._inodes(other):
+                if inode in inodes:
+                    found.setdefault(inodes[inode], []).append(other)
+        return found
+
+    def _inodes(self, key: str) -> Iterator[tuple[int, int]]:
+        for _, entry in walk(self.path(key)):
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                yield status.st_dev, status.st_ino
 
 
-def _facts(path: Path) -> list[object] | None:
-    try:
-        status = path.lstat()
-        first: object = os.readlink(path) if path.is_symlink() else status.st_size  # noqa: PTH115 - as it stands
-    except OSError:
-        return None
-    return [first, status.st_mtime_ns, status.st_mode]
+def _is_head(path: Path) -> bool:
+    return not path.name.endswith(".files.json") and not path.name.startswith(".")

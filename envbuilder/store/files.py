@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -11,6 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from envbuilder.errors import ToolError
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+# From linux/fs.h and fcntl.h.
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -78,27 +84,70 @@ def unwritable(path: Path, error: OSError) -> ToolError:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(path: Path, *, waiting: Callable[[], None] | None = None, shared: bool = False) -> Iterator[None]:
     """Hold a lock between processes; it ends with its owner, however that ends.
 
     Args:
         path: the lock's file; it stays, empty.
         waiting: called once where another process holds the lock.
+        shared: whether others may hold it too, if they share it likewise.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    handle = _open_lock(path)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting is not None:
                 waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, kind)
         except OSError as error:  # A file system without locks.
             raise unwritable(path, error) from error
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def held_by_nobody(path: Path) -> Iterator[bool]:
+    """Hold a lock if it is free, and tell whether it was; never waits."""
+    handle = _open_lock(path)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def durable(folder: Path) -> None:
+    """Have everything that was written to a folder's file system on the disk, hard-linked contents included."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if _LIBC.syncfs(handle) != 0:
+            os.sync()
+    finally:
+        os.close(handle)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two folders change places in one step, where the kernel and the file system can.
+
+    Raises:
+        OSError: they cannot.
+    """
+    result = _LIBC.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))

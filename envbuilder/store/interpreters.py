@@ -24,7 +24,7 @@ def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
     if name in known and (found := _still_valid(known[name])) is not None:
         return found
     found = uv.find_python(request, offline=offline)
-    known[name] = {**asdict(found), "path": str(found.path), "stamp": _stamp(found.path)}
+    known[name] = {**asdict(found), "path": str(found.path), "stamp": stamp_of(found.path)}
     write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
     return found
 
@@ -41,13 +41,14 @@ def _still_valid(record: dict[str, object]) -> Interpreter | None:
     try:
         fields = {name: str(record[name]) for name in ("implementation", "version", "abi", "platform")}
         path = Path(str(record["path"]))
-        return Interpreter(path, **fields) if _stamp(path) == record["stamp"] else None
+        return Interpreter(path, **fields) if stamp_of(path) == record["stamp"] else None
     except (KeyError, TypeError, OSError):
         return None
 
 
-def _stamp(path: Path) -> list[object]:
+def stamp_of(python: Path) -> list[object]:
+    """What tells an interpreter from the one that takes its place: where it really is, its size, its mtime in ns."""
     # A patch release replaces the executable, behind whatever links lead to it.
-    real = path.resolve()
+    real = python.resolve()
     status = real.stat()
-    return [str(real), status.st_size, status.st_mtime_ns, status.st_ino]
+    return [str(real), status.st_size, status.st_mtime_ns]

@@ -1,15 +1,20 @@
-"""What a fresh environment must hold: every file of every RECORD, whole, and nothing from elsewhere."""
+"""What a fresh environment must hold: every file of every RECORD, byte for byte, and nothing from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import csv
-import hashlib
-from collections.abc import Iterator
+import io
+import posixpath
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-# What uv or the interpreter may write into a dist-info folder without a line of its own in RECORD.
-_UNRECORDED = frozenset({"RECORD", "REQUESTED", "INSTALLER", "uv_build.json", "uv_cache.json", "direct_url.json"})
+from packaging.utils import canonicalize_name
+
+from envbuilder.store.seals import Facts
+
+# What an installer writes into a dist-info folder beside, or in place of, what RECORD says.
+_INSTALLERS = frozenset({"RECORD", "REQUESTED", "INSTALLER", "uv_build.json", "uv_cache.json", "direct_url.json"})
 
 
 def site_packages(environment: Path) -> Path:
@@ -24,44 +29,48 @@ def site_packages(environment: Path) -> Path:
     return found[0]
 
 
-def findings(environment: Path, *, hashed: bool = False) -> Iterator[str]:
+def findings(environment: Path, files: Mapping[str, Facts], before: Collection[str]) -> Iterator[str]:
     """What differs between the RECORDs and the files, a line each.
 
     Args:
         environment: the root of a virtual environment.
-        hashed: whether contents are compared too, not only presence and size.
+        files: everything in it, with digests.
+        before: what was in it before anything was installed.
     """
     try:
-        packages = site_packages(environment)
+        packages = str(site_packages(environment).relative_to(environment))
     except FileNotFoundError as error:
         yield str(error)
         return
-    for info in sorted(packages.glob("*.dist-info")):
-        record = info / "RECORD"
+    recorded = {*before, ".lock"}  # uv's own, at the root
+    # Folders directly in site-packages: what a package vendors has RECORDs too, and they are not about this place.
+    infos = (name for name in files if posixpath.dirname(name) == packages and name.endswith(".dist-info"))
+    for info in sorted(infos):
+        record = environment / info / "RECORD"
         if not record.is_file():
-            yield f"{info.name}: no RECORD"
+            yield f"{posixpath.basename(info)}: no RECORD"
             continue
-        with record.open(encoding="utf-8", newline="") as stream:
-            for row in csv.reader(stream):
-                yield from _row(packages, info.name, row, hashed=hashed)
+        for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"), newline="")):
+            name = posixpath.normpath(posixpath.join(packages, row[0]))
+            recorded.add(name)
+            if difference := _difference(name, row, files):
+                yield f"{posixpath.basename(info)}: {row[0]} {difference}"
+    for name, facts in files.items():
+        if (facts.is_file or facts.content) and name not in recorded and posixpath.basename(name) not in _INSTALLERS:
+            yield f"{name} is in no package's RECORD"
 
 
-def _row(packages: Path, info: str, row: list[str], *, hashed: bool) -> Iterator[str]:
-    name, algorithm, size = (*row, "", "", "")[:3]
-    path = packages / name
-    if not path.is_file():
-        if not name.endswith(".pyc"):
-            yield f"{info}: {name} is missing"
-        return
-    # Scripts get the environment's own first line, so their recorded size is the wheel's, not the file's.
-    if name.startswith("..") or Path(name).name in _UNRECORDED:
-        return
-    if size.isdigit() and path.stat().st_size != int(size):
-        yield f"{info}: {name} has {path.stat().st_size} bytes, RECORD says {size}"
-    elif hashed and algorithm.startswith("sha256="):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=").decode()
-        if digest != algorithm.removeprefix("sha256="):
-            yield f"{info}: {name} has other contents than RECORD says"
+def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | None:
+    facts = files.get(name)
+    if facts is None:
+        # Bytecode is recorded by wheels now and then, and never installed.
+        return None if name.endswith(".pyc") else "is missing"
+    algorithm, _, encoded = row[1].partition("=")
+    # Scripts get the environment's own first line, and installers their own notes.
+    if algorithm != "sha256" or posixpath.basename(name) in _INSTALLERS or "/bin/" in f"/{name}":
+        return None
+    digest = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex()
+    return None if facts.content == f"sha256:{digest}" else "has other bytes than RECORD says"
 
 
 def distributions(environment: Path) -> dict[str, str]:
@@ -69,5 +78,5 @@ def distributions(environment: Path) -> dict[str, str]:
     found = {}
     for info in site_packages(environment).glob("*.dist-info"):
         name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-        found[name.lower().replace("_", "-").replace(".", "-")] = version
+        found[str(canonicalize_name(name))] = version
     return found

@@ -1,0 +1,92 @@
+"""Garbage: environments that no generation, no live run and nobody's pin leads to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from envbuilder.store.digests import walk
+from envbuilder.store.environments import Store
+from envbuilder.store.files import locked
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can go.
+
+    Attributes:
+        keys: environments.
+        apparent: their bytes, as `du --apparent-size` counts them.
+        freed: the bytes that the disk gets back: what no hard link outside holds.
+    """
+
+    keys: tuple[str, ...]
+    apparent: int
+    freed: int
+
+
+def reachable(shared: Path, *, without: Collection[Path] = ()) -> set[str]:
+    """The keys that the generations of every workspace that shares this state lead to, some files left out."""
+    keys: set[str] = set()
+    for pattern in ("generations/*/*.json", "workspaces/*/generations/*/*.json"):
+        for file in set(shared.glob(pattern)) - set(without):
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+                keys.update(json.loads(file.read_text(encoding="utf-8"))["environments"].values())
+    return keys
+
+
+def find(store: Store, kept: Collection[str]) -> Garbage:
+    """The environments that are not among the kept ones, and what they weigh."""
+    there = {path.name for path in store.folder.glob("[!.]*") if path.is_dir()} | set(store.keys())
+    keys = tuple(sorted(there - set(kept)))
+    links: dict[tuple[int, int], int] = {}
+    apparent = freed = 0
+    for key in keys:
+        if not store.path(key).is_dir():
+            continue
+        for _, entry in walk(store.path(key)):
+            status = entry.stat(follow_symlinks=False)
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            apparent += status.st_size
+            inode = (status.st_dev, status.st_ino)
+            links[inode] = links.get(inode, 0) + 1
+            if links[inode] == status.st_nlink:  # The last link is in here.
+                freed += status.st_blocks * 512
+    return Garbage(keys, apparent, freed)
+
+
+def collect(store: Store, kept: Collection[str]) -> Garbage:
+    """Remove the environments that are not among the kept ones, with seals and bytecode; builders wait meanwhile.
+
+    Raises:
+        ToolError: the file system refuses.
+    """
+    garbage = find(store, kept)
+    for key in garbage.keys:
+        store.remove(key)
+    store.sweep()
+    for folder in (store.shared / "pycache").glob("*"):
+        if folder.name not in kept and not store.path(folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return garbage
+
+
+def alone(store: Store) -> contextlib.AbstractContextManager[None]:
+    """Hold the store alone: no builder is at work, and none begins."""
+    return locked(store.usage_path)
+
+
+def human(size: float) -> str:
+    """Bytes for people, in powers of 1024."""
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} GiB"

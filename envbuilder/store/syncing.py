@@ -1,0 +1,143 @@
+"""Filling a staging folder from a lock: which link mode, what first, who waits for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from envbuilder import process, uv
+from envbuilder.errors import EnvbuilderError
+from envbuilder.models import Interpreter
+from envbuilder.store.digests import walk
+from envbuilder.store.files import locked, write_atomically
+from envbuilder.store.records import site_packages
+
+# From linux/fs.h.
+_FICLONE = 0x40049409
+
+# Python run by hand in a sealed environment must not write bytecode into it. The environment's own name keeps apart
+# what is kept beside it; workers, whose PYTHONPYCACHEPREFIX is set, are left alone.
+_BYTECODE = (
+    "import os, sys; _place = os.path.realpath(sys.prefix); sys.pycache_prefix = sys.pycache_prefix or "
+    "os.path.join(os.path.dirname(os.path.dirname(_place)), 'pycache', os.path.basename(_place)); del _place\n"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fill a staging folder.
+
+    Attributes:
+        project: the folder of the generated project and its lock.
+        staging: the folder to fill.
+        interpreter: the Python to make it with.
+        env: variables for uv.
+        offline: whether the network is out of bounds.
+        refresh: whether what uv's cache holds is fetched and unpacked anew.
+    """
+
+    project: Path
+    staging: Path
+    interpreter: Interpreter
+    env: Mapping[str, str]
+    offline: bool = False
+    refresh: bool = False
+
+
+def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
+    """Make a virtual environment and install the lock's packages into it; what it held before they came.
+
+    First with what uv's cache has, side by side with others; what it lacks, online, one environment at a time on this
+    machine, since cold syncs at once would each fetch, and keep, the wheels that they share.
+
+    Args:
+        recipe: what to make.
+        shared: the state folder that holds the network's lock.
+        waiting: called where another environment is being fetched.
+
+    Raises:
+        EnvbuilderError: uv cannot do it.
+    """
+    if recipe.refresh and not recipe.offline:
+        with locked(shared / "locks" / "network", waiting=waiting):
+            return _attempt(recipe, offline=False)
+    try:
+        return _attempt(recipe, offline=True)
+    except EnvbuilderError:
+        if recipe.offline:
+            raise
+    waited = False
+
+    def wait() -> None:
+        nonlocal waited
+        waited = True
+        waiting()
+
+    with locked(shared / "locks" / "network", waiting=wait):
+        # Whoever was waited for may have fetched all that is needed here.
+        if waited:
+            with contextlib.suppress(EnvbuilderError):
+                return _attempt(recipe, offline=True)
+        return _attempt(recipe, offline=False)
+
+
+def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
+    made = uv.venv(recipe.staging, recipe.interpreter.path, prompt=recipe.project.name)
+    if made.ok:
+        packages = site_packages(recipe.staging)
+        (packages / "_envbuilder_bytecode.pth").write_text(_BYTECODE, encoding="utf-8")
+        before = {name for name, _ in walk(recipe.staging)}
+        made = uv.sync(
+            recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline, refresh=recipe.refresh
+        )
+        if made.ok:
+            return before
+    plugin = recipe.project.name
+    problem = uv.explain(
+        made, plugin, "sync-failed", hint=f"envbuilder build --profile {recipe.project.parent.name} {plugin}"
+    )
+    raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
+
+
+def link_mode(shared: Path) -> str:
+    """How files get from uv's cache into the store; tried once and remembered.
+
+    ``clone`` where the file system lets files share blocks, else ``hardlink``, else ``copy``.
+    """
+    memo = shared / "link-mode"
+    with contextlib.suppress(OSError):
+        known = memo.read_text(encoding="utf-8").strip()
+        if known in {"clone", "hardlink", "copy"}:
+            return known
+    found = _try_links(uv_cache(), shared)
+    write_atomically(memo, f"{found}\n")
+    return found
+
+
+def uv_cache() -> Path:
+    """Uv's cache folder."""
+    done = process.run([uv.find_uv(), "cache", "dir"], timeout_s=60)
+    return Path(done.stdout.strip())
+
+
+def _try_links(cache: Path, shared: Path) -> str:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        shared.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache) as source, tempfile.TemporaryDirectory(dir=shared) as folder:
+            source.write(b"x" * 4096)
+            source.flush()
+            with contextlib.suppress(OSError), (Path(folder) / "clone").open("wb") as target:
+                fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+                return "clone"
+            with contextlib.suppress(OSError):
+                os.link(source.name, Path(folder) / "link")
+                return "hardlink"
+    except OSError:
+        pass
+    return "copy"
