@@ -21,10 +21,10 @@ from envbuilder.git import uv_settings
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
 from envbuilder.lock.project import LockedPackage, digest
 from envbuilder.lock.sources import Sources
-from envbuilder.models import Entry, Interpreter, PluginOutcome, Profile, Registry, Workspace
-from envbuilder.store import records
+from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
+from envbuilder.store import records, stamps
 from envbuilder.store.environments import Store
-from envbuilder.store.files import locked, write_atomically
+from envbuilder.store.files import keep_from_git, locked, write_atomically
 from envbuilder.store.generations import Generations
 from envbuilder.store.interpreters import find, stamp_of
 from envbuilder.store.seals import Facts
@@ -116,12 +116,39 @@ class Builder:
 
         # The collector holds this lock alone: what is built here is in a generation before it looks.
         with locked(self.store.usage_path, shared=True):
+            keep_from_git(self.store.shared)
             self.store.sweep()
             with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="build") as pool:
                 outcomes = list(pool.map(one, plugins))
             if self.built:
                 self.generations.advance({name: built.key for name, built in self.built.items()})
+        if len(plugins) == len(self._registry.plugins) and all(outcome.ok for outcome in outcomes):
+            drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
+            keys = {name: built.key for name, built in self.built.items()}
+            stamps.write(stamps.stamp_path(self._workspace.own, self._profile.name), self._watched(drafts), keys)
         return outcomes
+
+    def _watched(self, drafts: Sequence[Draft]) -> list[Path]:
+        """The files and folders whose change may mean that there is something to build."""
+        root, own = self._workspace.root, self._workspace.own
+        profile = root / "profiles" / self._profile.name
+        registry = root / "profiles" / "registry"
+        paths = [member.entry.source for draft in drafts for member in draft.members]
+        metadata = [root / source.path / "pyproject.toml" for source in paths if isinstance(source, PathSource)]
+        cores = [core / "pyproject.toml" for core in self._workspace.core.values() if isinstance(core, Path)]
+        locks = [profile / draft.plugin.name / name for draft in drafts for name in ("pyproject.toml", "uv.lock")]
+        return [
+            root / "pyproject.toml",
+            registry,
+            *sorted(registry.glob("*.yaml")),
+            profile / "profile.toml",
+            profile / "pins.toml",
+            *locks,
+            *cores,
+            *metadata,
+            own / "envs",
+            own / "generations" / self._profile.name,
+        ]
 
     def find(self, plugin: Entry) -> Built | str:
         """A plugin's environment, or why there is none to use; builds nothing.
@@ -237,16 +264,17 @@ class Builder:
         def waiting() -> None:
             report(PluginOutcome(draft.plugin.name, "waiting", detail="another environment fetches its packages"))
 
+        start = time.time_ns()
         before = sync(recipe, self._workspace.shared, waiting)
         files, wrong = self._inspect(draft, recipe, before, trusting=not mend)
         if wrong and not self._offline:
             # What is wrong in a fresh environment is wrong in uv's cache, which hard links share.
-            before = sync(
-                replace(recipe, staging=self.store.staging(key), refresh=True), self._workspace.shared, waiting
-            )
+            suspects = records.suspects(recipe.staging, wrong)
+            recipe = replace(recipe, staging=self.store.staging(key), suspects=suspects, since_ns=start)
+            before = sync(recipe, self._workspace.shared, waiting)
             files, wrong = self._inspect(draft, recipe, before, trusting=False)
         if wrong:
-            text = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            text = "; ".join(map(str, wrong[:5])) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             hint = f"uv cache clean && envbuilder build --profile {self._profile.name} {draft.plugin.name}"
             message = f"the new environment is not whole: {text}"
             raise EnvbuilderError(message, code="environment-damaged", where=draft.plugin.where, hint=hint)
@@ -256,7 +284,7 @@ class Builder:
 
     def _inspect(
         self, draft: Draft, recipe: Recipe, before: Collection[str], *, trusting: bool
-    ) -> tuple[dict[str, Facts], list[str]]:
+    ) -> tuple[dict[str, Facts], list[records.Wrong]]:
         failure = self._import(draft.plugin, recipe.staging)
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
         files, wrong = self.store.survey(recipe.staging, before, trusting=trusting)
@@ -280,7 +308,7 @@ class Builder:
         return EnvbuilderError(message, code="plugin-import-failed", where=plugin.where, hint=show)
 
 
-def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[str]:
+def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[records.Wrong]:
     """Distributions that the lock does not hold at that version; a lock may hold more than one platform needs."""
     versions: dict[str, set[str | None]] = {}
     for package in packages:
@@ -289,9 +317,10 @@ def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[str]
     for name, version in records.distributions(environment).items():
         locked_versions = versions.get(name)
         if locked_versions is None:
-            wrong.append(f"{name} {version} is not in the lock")
+            wrong.append(records.Wrong(name, f"{version} is not in the lock"))
         elif None not in locked_versions and Version(version) not in {Version(str(item)) for item in locked_versions}:
-            wrong.append(f"{name} is {version}, the lock says {' or '.join(sorted(map(str, locked_versions)))}")
+            said = " or ".join(sorted(map(str, locked_versions)))
+            wrong.append(records.Wrong(name, f"it is {version}, the lock says {said}"))
     return wrong
 
 

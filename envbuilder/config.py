@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
 from envbuilder.errors import ConfigError, Problem, UsageError
 from envbuilder.models import Profile, Workspace
+from envbuilder.places import candidates, state_folders
 
 T = TypeVar("T")
 
@@ -129,26 +129,15 @@ def find_workspace(start: Path) -> Workspace:
         UsageError: no folder above has a ``pyproject.toml`` with ``[tool.envbuilder]``.
         ConfigError: its settings cannot be used.
     """
-    if not start.is_dir():
-        raise UsageError(f"no such folder: {start}", hint=f"ls {start.parent}")
-    for folder in (start.resolve(), *start.resolve().parents):
-        file = folder / "pyproject.toml"
-        if file.is_file() and "tool.envbuilder" in _read_quietly(file):
-            tree = subtree(read_toml(file, "pyproject.toml"), ("tool", "envbuilder"))
-            if tree.value is not None:
-                return _workspace(folder, validate(tree, SettingsDocument))
+    for folder in candidates(start):
+        tree = subtree(read_toml(folder / "pyproject.toml", "pyproject.toml"), ("tool", "envbuilder"))
+        if tree.value is not None:
+            return _workspace(folder, validate(tree, SettingsDocument))
     raise UsageError(
         f"no workspace here: neither {start.resolve()} nor a folder above it has a pyproject.toml with [tool.envbuilder]",
         code="no-workspace",
         hint="printf '[tool.envbuilder]\\n' >> pyproject.toml",
     )
-
-
-def _read_quietly(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _workspace(root: Path, settings: SettingsDocument) -> Workspace:
@@ -183,16 +172,6 @@ def _mirror(root: Path, value: str) -> str:
         return value
     # A Path would drop the trailing slash that a prefix needs.
     return os.path.join(root, os.path.expanduser(value))  # noqa: PTH111, PTH118
-
-
-def state_folders(root: Path) -> tuple[Path, Path]:
-    """Where state lives: what workspaces may share, and what is this workspace's own."""
-    home = os.environ.get("ENVBUILDER_HOME")
-    if not home:
-        return root / ".envbuilder", root / ".envbuilder"
-    shared = Path(os.path.expanduser(home)).resolve()  # noqa: PTH111 - Path's own fails on ~nobody
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    return shared, shared / "workspaces" / f"{root.name}-{digest}"
 
 
 def read_profile(workspace: Workspace, name: str) -> Profile:
@@ -250,7 +229,7 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
             "config-invalid",
             "an entry's file ends in .yaml",
             where=workspace.show(path),
-            hint=f"git mv {workspace.show(path)} {workspace.show(path.with_suffix('.yaml'))}",
+            hint=f"mv {workspace.show(path)} {workspace.show(path.with_suffix('.yaml'))}",
         )
         for path in sorted(folder.glob("[!.]*.yml"))
     )

@@ -215,7 +215,7 @@ def parse(trees: Iterable[tuple[Located, Located | None]]) -> Registry:
         place = str(tree.place(("name",)))
         if name != canonicalize_name(stem):
             message = f"name: {document.name!r} in a file named {stem}.yaml; expected the same name"
-            hint = f"git mv {base.file} {PurePosixPath(base.file).with_name(name + '.yaml')}"
+            hint = f"mv {base.file} {PurePosixPath(base.file).with_name(name + '.yaml')}"
             problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=hint))
         elif name in entries:
             message = f"name: {document.name!r} stands in {entries[name].where} already"

@@ -87,13 +87,13 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
         print(envelope(outcome))
         return
     if not quiet:
-        out = _console(stderr=False)
         for part in outcome.text:
             if isinstance(part, Table):
-                out.print(_table(part))
+                _console(stderr=False).print(_table(part))
             else:
-                out.print(part, markup=False, highlight=False, soft_wrap=True)
-    show_problems(outcome.problems)
+                print(part)
+    if outcome.problems:
+        show_problems(outcome.problems)
 
 
 def show_problems(problems: Sequence[Problem]) -> None:
@@ -125,14 +125,15 @@ def _console(*, stderr: bool) -> Console:
 
 def _table(table: Table) -> RenderableType:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = RichTable(title=escape(table.title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         right = column in table.numeric
-        shown.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        shown.add_column(escape(column), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*(escape(cell) for cell in row))
     return shown
 
 
@@ -182,6 +183,7 @@ class Progress:
         return f"{mark} {self._verb} {outcome.plugin:{self._width}}  {outcome.state}{seconds}{detail}"
 
     def _render(self) -> RenderableType:
+        from rich.markup import escape
         from rich.table import Table as RichTable
 
         grid = RichTable.grid(padding=(0, 2))
@@ -191,5 +193,5 @@ class Progress:
                 busy = outcome.state not in _MARKS or outcome.state == "waiting"
                 seconds = time.monotonic() - self._started.get(name, 0) if busy else outcome.seconds
                 shown = f"{seconds:.1f} s" if seconds >= 0.05 else ""
-                grid.add_row(self._verb, name, f"[{style}]{outcome.state}[/]", shown, outcome.detail)
+                grid.add_row(self._verb, name, f"[{style}]{outcome.state}[/]", shown, escape(outcome.detail))
         return grid

@@ -47,8 +47,13 @@ def main() -> None:
         _end(error.problems, error.exit_status)
     except BrokenPipeError:
         # Whoever read our output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _lose_output()
         sys.exit(EXIT_UNUSABLE)
+    except OSError as error:
+        # What reads and writes files reports that itself; what is left is our own output, on a full disk, say.
+        _lose_output()
+        message = f"cannot write the result: {error.strerror or error}"
+        _end((Problem("unwritable", message, hint="df -h ."),), EXIT_UNUSABLE)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
         _end((_unforeseen(error),), EXIT_UNUSABLE)
 
@@ -58,6 +63,11 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
     stop_all()
     raise KeyboardInterrupt
+
+
+def _lose_output() -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter's end does not stumble over it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unforeseen(error: Exception) -> Problem:
@@ -78,6 +88,8 @@ def _end(problems: Sequence[Problem], status: int) -> None:
 
     words = sys.argv[1:]
     command = next((word for word in words if word in cli.commands), "envbuilder")
+    if command == "runs":
+        command += f" {next((word for word in words if word in runs.runs.commands), '')}".rstrip()
     pairs = [
         *itertools.pairwise(words),
         *(tuple(word.split("=", 1)) for word in words if word.startswith("--profile=")),

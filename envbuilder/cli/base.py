@@ -58,7 +58,7 @@ class Open:
         if not names:
             if not self.registry.entries:
                 where = self.workspace.root / "profiles" / "registry"
-                raise UsageError(f"the registry is empty: no *.yaml in {where}", hint=f"ls {where}")
+                raise UsageError(f"the registry is empty: no *.yaml in {where}", hint=f"mkdir -p {where} && ls {where}")
             return list(self.registry.plugins)
         chosen = []
         for name in names:
@@ -106,6 +106,8 @@ def common(command: Callable[..., Outcome]) -> Callable[..., None]:
         settings = Settings(profile, folder, output, quiet, verbose)
         outcome = command(settings, **options)
         show(outcome, output=output, quiet=quiet)
+        # Here, where a full disk behind a redirection is an error like any other, not at the interpreter's end.
+        sys.stdout.flush()
         sys.exit(outcome.status)
 
     return wrapper

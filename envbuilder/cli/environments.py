@@ -25,6 +25,8 @@ def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool
     """Make each plugin's environment, where it is not there already."""
     from envbuilder.render import Outcome
 
+    if not plugins and (quick := _nothing_to_do(settings)):
+        return quick
     here = settings.open()
     chosen = here.select(plugins)
     builder, outcomes = build_environments(settings, here, chosen, jobs=jobs, offline=offline)
@@ -39,6 +41,33 @@ def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool
         result={"environments": environments},
         problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
         text=(summary(outcomes, here.workspace.show(here.workspace.own / "envs" / here.profile.name)),),
+    )
+
+
+def _nothing_to_do(settings: Settings) -> Outcome | None:
+    """The outcome of a `build` that a stamp proves to be a no-op; reads neither registry nor locks."""
+    from envbuilder.places import candidates, state_folders
+    from envbuilder.render import Outcome
+    from envbuilder.store import stamps
+
+    root = next(candidates(settings.folder), None)
+    if root is None:
+        return None
+    shared, own = state_folders(root)
+    ready = stamps.nothing_to_do(stamps.stamp_path(own, settings.profile), shared / "store")
+    if ready is None:
+        return None
+    environments = [
+        {"plugin": each.plugin, "state": "unchanged", "seconds": 0.0, "key": each.key, "path": str(each.path)}
+        for each in ready
+    ]
+    if not settings.quiet:
+        for each in ready:
+            click.echo(f"= build {each.plugin}  unchanged", err=True)
+    place = own / "envs" / settings.profile
+    where = place.relative_to(root) if place.is_relative_to(root) else place
+    return Outcome(
+        "build", settings.profile, result={"environments": environments}, text=(f"{len(ready)} unchanged: {where}",)
     )
 
 

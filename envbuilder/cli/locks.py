@@ -78,7 +78,8 @@ def check(settings: Settings, plugins: tuple[str, ...], offline: bool) -> Outcom
     chosen = here.select(plugins)
     report = checking.check(here.workspace, here.profile, here.registry, chosen, offline=offline)
     counts = f"{report.entries} entries, {len(chosen)} locks, {report.remotes} remotes"
-    verdict = f"{len(report.problems)} problems" if report.problems else "all as it should be"
+    count = len(report.problems)
+    verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "all as it should be"
     return Outcome(
         "check",
         here.profile.name,

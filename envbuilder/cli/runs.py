@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from envbuilder.models import Entry
     from envbuilder.render import Outcome, Table
     from pipeline.cli import RunRequest
-    from pipeline.models import Environment, RunOutcome
+    from pipeline.models import Environment, RunOutcome, Stage
     from pipeline.models import Table as RunTable
 
 _run_file = click.argument("run_file", required=False, type=click.Path(path_type=Path), metavar="[RUNFILE]")
@@ -85,7 +85,17 @@ def runs_list(settings: Settings) -> Outcome:
     from pipeline.render import runs_table
 
     found = list_runs(find_workspace(settings.folder).own)
-    plain = [{"id": each.id, "status": each.status, "started": each.started} for each in found]
+    plain = [
+        {
+            "id": each.id,
+            "name": each.name,
+            "status": each.status,
+            "started": each.started,
+            "tasks": len(each.tasks),
+            "tasks-ok": sum(task.ok for task in each.tasks),
+        }
+        for each in found
+    ]
     return Outcome(
         "runs list",
         settings.profile,
@@ -118,13 +128,18 @@ def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int
         ConfigError: the run file cannot be used.
         BuildError: an environment cannot be built.
     """
+    from envbuilder.build import Builder
     from envbuilder.lock.locking import read_pins
     from pipeline.cli import RunRequest, plugins_of
+    from pipeline.config import load_run
     from pipeline.models import to_json
 
     file = _resolve(here, run_file)
-    names = plugins_of(file, {plugin.name: plugin.stage for plugin in here.registry.plugins})  # type: ignore[misc]
-    chosen = here.select(names)
+    stages = {plugin.name: cast("Stage", plugin.stage) for plugin in here.registry.plugins}
+    chosen = here.select(plugins_of(file, stages))
+    builder = Builder(here.workspace, here.profile, here.registry, offline=True)
+    if any(isinstance(builder.find(plugin), str) for plugin in chosen):
+        load_run(file, stages)  # What is wrong with the data must not wait for the end of a long build.
     environments = _ready(settings, here, chosen, offline=offline)
     pins = read_pins(here.workspace, here.profile)
     return RunRequest(
@@ -170,7 +185,8 @@ def _resolve(here: Open, run_file: Path | None) -> Path:
                 hint="envbuilder run profiles/runs/NAME.yaml  # or set default-run under [tool.envbuilder]",
             )
         return here.workspace.root / here.workspace.default_run
-    return run_file
+    inside = here.workspace.root / run_file
+    return inside if not run_file.exists() and inside.exists() else run_file
 
 
 def _environment(built: Built, here: Open) -> Environment:
@@ -199,8 +215,10 @@ def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
     from envbuilder.render import Outcome
 
     text: list[Table | str] = [_table(table) for table in outcome.tables]
-    if "report" in outcome.paths:
-        text.append(f"report: {os.path.relpath(outcome.paths['report'])}")
+    for name in ("report", "run"):
+        if name in outcome.paths:
+            text.append(f"{name}: {os.path.relpath(outcome.paths[name])}")
+            break
     status = EXIT_OK if outcome.ok else EXIT_FAILED
     return Outcome(command, profile, outcome.to_json(), outcome.problems, tuple(text), exit_status=status)
 

@@ -58,6 +58,7 @@ def check(
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
+    problems.extend(checker.check_pinned_core(entries))
     return Report(len(entries), len(listings), tuple(_unique(problems)))
 
 
@@ -243,6 +244,20 @@ class _Checker:
             Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", plugin.name, where, hint)
             for name, found, pinned in off_pin(packages, pins)
         ]
+
+    def check_pinned_core(self, entries: Sequence[Entry]) -> list[Problem]:
+        """Where the registry's core is another version than the current one, which plugins are judged by."""
+        problems = []
+        for entry in entries:
+            current, pin = self._core.get(entry.name), self._pins.entries.get(entry.name)
+            if current is None or pin is None or not isinstance(entry.source, GitSource):
+                continue
+            if same_place(pin, entry.source) and not compat.tag_fits(current, pin.version, entry.name):
+                message = f"the core is {entry.name} {current}; environments get {pin.version} ({entry.source})"
+                problems.append(
+                    Problem("core-not-pinned", message, entry.name, entry.where, edit_hint(entry), severity="warning")
+                )
+        return problems
 
     def check_python(self, plugin: Entry, draft: Draft | Problem) -> list[Problem]:
         """Whether one interpreter satisfies profile, entry and package together."""

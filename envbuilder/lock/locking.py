@@ -41,7 +41,7 @@ from envbuilder.models import (
     Workspace,
 )
 from envbuilder.store import interpreters
-from envbuilder.store.files import locked, unwritable, write_atomically
+from envbuilder.store.files import keep_from_git, locked, unwritable, write_atomically
 
 # Measured: four resolutions at once are the most that two cores and one index gain from.
 _JOBS = 4
@@ -326,6 +326,7 @@ def lock_plugins(
         report(PluginOutcome("", "waiting", detail="another lock of this profile is under way"))
 
     with locked(workspace.own / "locks" / f"lock-{profile.name}", waiting=waiting):
+        keep_from_git(workspace.shared)
         pins = read_pins(workspace, profile)
         _sweep(workspace, profile)
         locker = Locker(workspace, profile, registry, pins, request)

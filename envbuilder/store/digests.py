@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _BLOCK = 1 << 20
 
@@ -37,10 +40,13 @@ class Digests:
     """
 
     def __init__(self, file: Path, *, fresh: bool = False) -> None:
+        import sqlite3
+
         self._asked = not fresh
+        self._error = sqlite3.Error
         self._database: sqlite3.Connection | None = None
         self._fresh: list[tuple[str, str]] = []
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(self._error, OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(file, timeout=30, isolation_level=None)
             self._database.execute("pragma synchronous = off")  # Losing it costs time, nothing else.
@@ -53,7 +59,7 @@ class Digests:
 
     def __exit__(self, *_: object) -> None:
         if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(self._error):
                 self._database.execute("begin immediate")
                 self._database.executemany("insert or replace into digests values (?, ?)", self._fresh)
                 self._database.execute("commit")
@@ -77,7 +83,7 @@ class Digests:
             return None
         try:
             row = self._database.execute("select digest from digests where inode = ?", (inode,)).fetchone()
-        except sqlite3.Error:
+        except self._error:
             return None
         return str(row[0]) if row else None
 

@@ -48,6 +48,12 @@ def write_atomically(path: Path, text: str) -> None:
         raise unwritable(path, error) from error
 
 
+def keep_from_git(state: Path) -> None:
+    """Have git leave a state folder alone, whatever the workspace's own .gitignore says."""
+    if not (state / ".gitignore").exists():
+        write_atomically(state / ".gitignore", "*\n")
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)

@@ -278,3 +278,38 @@ def test_environment_variables_of_an_entry_reach_the_worker(workshop: Workshop) 
     code = "import os; print(os.environ['TOKENIZERS_PARALLELISM'])"
     assert workshop.run("exec", "alpha", "--", "python", "-c", code).out.strip() == "false"
     assert "TOKENIZERS_PARALLELISM" not in os.environ
+
+
+def test_no_op_reads_neither_registry_nor_locks(locked: Workshop) -> None:
+    """A build with nothing to do is told by stats: neither YAML nor pydantic is loaded, and what was seen is said."""
+    assert locked.run("build").status == 0
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print([n for n in ('yaml', 'pydantic', 'tomlkit', 'rich') if n in sys.modules]))\n"
+        "sys.argv = ['envbuilder', 'build']\n"
+        "from envbuilder.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=locked.work,
+        env=locked.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["2 unchanged: .envbuilder/envs/prod", "[]"]
+
+
+def test_rollback_is_undone_by_build(locked: Workshop) -> None:
+    """After a rollback commands use the older environment; `build` returns to what is locked, though nothing changed."""
+    assert locked.run("build").status == 0
+    locked.plugin("alpha", tag="v0.2.0")
+    assert locked.run("lock").status == 0
+    assert locked.run("build").status == 0
+    show = ["exec", "alpha", "--", "python", "-c", "from importlib.metadata import version as v; print(v('alpha'))"]
+    assert locked.run(*show).out.strip() == "0.2.0"
+    assert locked.run("rollback").status == 0
+    assert locked.run(*show).out.strip() == "0.1.0"
+    assert "2 unchanged" in locked.run("build").out
+    assert locked.run(*show).out.strip() == "0.2.0"

@@ -24,16 +24,17 @@ def problems(ran: Ran) -> list[dict[str, str]]:
 
 
 def check(workshop: Workshop, *arguments: str) -> list[tuple[str, str]]:
-    """Entry and code of everything that check reports; the status must agree."""
+    """Entry and code of every error that check reports; the status must agree."""
     ran = workshop.within("check", "--format", "json", *arguments)
-    found = problems(ran)
+    found = [each for each in problems(ran) if each["severity"] == "error"]
     assert ran.status == (1 if found else 0), ran.out
     return [(each["entry"], each["code"]) for each in found]
 
 
 def only(workshop: Workshop, *arguments: str) -> dict[str, str]:
     """The one problem that check reports."""
-    (found,) = problems(workshop.within("check", "--format", "json", *arguments))
+    ran = workshop.within("check", "--format", "json", *arguments)
+    (found,) = (each for each in problems(ran) if each["severity"] == "error")
     return found
 
 

@@ -212,3 +212,68 @@ def test_envelope_is_json_that_others_can_read(bench: Workshop) -> None:
     ran = bench.run("lock", "--format", "json")
     assert json.loads(ran.out)["result"]["plugins"][0]["plugin"] == "alpha"
     assert isinstance(json.loads(ran.out)["result"]["plugins"][0]["seconds"], float)
+
+
+def test_tables_show_data_as_it_is(bench: Workshop) -> None:
+    """Classes and parameters in square brackets are text, not markup: they show, and break nothing."""
+    assert bench.run("lock").status == 0
+    bench.write("data.csv", "id;question;answer;class\n1;a;A;[/b] odd\n2;b;B;[red]hot\n")
+    bench.write(
+        "run.yaml",
+        "name: small\ndata: {few: {path: data.csv}}\ninference: [{plugin: alpha, matrix: {suffix: [a, 'b/c']}}]\n",
+    )
+    ran = bench.run("run", "run.yaml")
+    assert ran.status == 0, ran.err
+    assert "alpha[suffix=a]@few" in ran.out
+
+
+def test_full_disk_behind_a_redirection_is_an_error_like_any_other(bench: Workshop) -> None:
+    """A result that cannot be written is said in one line, in text and in JSON."""
+    for arguments in (["status"], ["status", "--format", "json"]):
+        with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+            done = subprocess.run(
+                bench.argv(*arguments),
+                cwd=bench.work,
+                env=bench.environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("error[unwritable]") or arguments[1:]
+
+
+def test_data_is_looked_at_before_anything_is_built(bench: Workshop) -> None:
+    """What is wrong with a table is said at once, not after environments were built for it."""
+    assert bench.run("lock").status == 0
+    bench.write("data.csv", "id;question;answer\n")
+    ran = bench.run("run", "run.yaml", "--format", "json")
+    assert (ran.status, ran.codes) == (2, ["data-empty"])
+    assert not (bench.work / ".envbuilder" / "store").exists()
+
+
+def test_run_files_are_found_from_the_workspace(bench: Workshop) -> None:
+    """A run file that is not below the working folder is looked for in the workspace that -C names."""
+    assert bench.run("lock").status == 0
+    assert bench.run("run", "run.yaml", "-C", str(bench.work), cwd=bench.root).status == 0
+
+
+def test_state_stays_out_of_git(bench: Workshop) -> None:
+    """`git add --all` in a workspace without a .gitignore takes nothing of the state along."""
+    assert bench.run("lock").status == 0
+    bench.git("-C", str(bench.work), "init", "--quiet")
+    bench.git("-C", str(bench.work), "add", "--all")
+    assert ".envbuilder" not in bench.git("-C", str(bench.work), "ls-files")
+
+
+def test_core_that_environments_do_not_get_is_a_warning(workshop: Workshop) -> None:
+    """Plugins are judged by the current core; where the registry pins another one, `check` says so and stays green."""
+    workshop.settings(core={"kernel": '"0.2.0"'})
+    workshop.release("kernel", "v0.1.0")
+    workshop.entry("kernel", kind="library")
+    workshop.plugin("alpha", dependencies=("kernel>=0.1,<0.3",))
+    assert workshop.run("lock").status == 0
+    ran = workshop.run("check", "--format", "json")
+    assert (ran.status, ran.codes) == (0, ["core-not-pinned"])

@@ -1,0 +1,40 @@
+"""Where the workspace is and where its state lives; quick, since every command begins here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from envbuilder.errors import UsageError
+
+
+def candidates(start: Path) -> Iterator[Path]:
+    """The folders around a folder, from inside out, whose ``pyproject.toml`` may make them a workspace.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not start.is_dir():
+        raise UsageError(f"no such folder: {start}", hint=f"ls {start.parent}")
+    for folder in (start.resolve(), *start.resolve().parents):
+        if b"tool.envbuilder" in _bytes(folder / "pyproject.toml"):
+            yield folder
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def state_folders(root: Path) -> tuple[Path, Path]:
+    """Where a workspace's state lives: what workspaces may share, and what is its own."""
+    home = os.environ.get("ENVBUILDER_HOME")
+    if not home:
+        return root / ".envbuilder", root / ".envbuilder"
+    shared = Path(home).expanduser().resolve()
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    return shared, shared / "workspaces" / f"{root.name}-{digest}"

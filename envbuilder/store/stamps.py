@@ -1,0 +1,93 @@
+"""What a finished `build` looked at, so that the next one can tell by stats alone that there is nothing to do.
+
+A stamp says: these files looked so, these variables were set so, and then every environment was there. It never makes
+a damaged environment pass: each is still glanced at. Anything that differs, or is too fresh to tell, means that the
+whole of `build` runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from envbuilder import __version__
+from envbuilder.store import seals, verify
+from envbuilder.store.files import write_atomically
+
+# File systems may stamp two writes within a few milliseconds alike; what changed so lately is looked at again.
+_TOO_FRESH_NS = 50_000_000
+# Variables that steer which interpreter is found, or what uv does.
+_STEERING = ("PATH", "PYENV_ROOT", "HOME", "ENVBUILDER_HOME")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An environment that is there: whose, under which key, and where."""
+
+    plugin: str
+    key: str
+    path: Path
+
+
+def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
+    """The environments of a workspace's profile, if a stamp proves that they are what a `build` would leave.
+
+    Args:
+        file: the stamp.
+        store: the folder of environments.
+    """
+    try:
+        stamp = json.loads(file.read_text(encoding="utf-8"))
+        # A copy of a workspace brings the stamp along, which speaks of the original's files.
+        if stamp["place"] != str(file) or stamp["version"] != __version__ or stamp["variables"] != _variables():
+            return None
+        limit = stamp["made-ns"] - _TOO_FRESH_NS
+        for name, known in stamp["files"].items():
+            found = _stat(name)
+            if found != known or (found is not None and found[1] > limit):
+                return None
+        ready = [Ready(plugin, key, store / key) for plugin, key in stamp["environments"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    for each in ready:
+        if verify.glance(each.path, seals.read(store / f"{each.key}.json", each.key)) is not None:
+            return None
+    return ready
+
+
+def write(file: Path, watched: Iterable[Path], environments: Mapping[str, str]) -> None:
+    """Note what was looked at and what is there: plugin to key."""
+    # What was written just now (the generation, most likely) would make the stamp worthless.
+    time.sleep(2 * _TOO_FRESH_NS / 1e9)
+    document = {
+        "place": str(file),
+        "version": __version__,
+        "variables": _variables(),
+        "files": {str(path): _stat(path) for path in watched},
+        "made-ns": time.time_ns(),
+        "environments": dict(environments),
+    }
+    write_atomically(file, json.dumps(document, indent=0))
+
+
+def stamp_path(own: Path, profile: str) -> Path:
+    """Where a workspace keeps the stamp of a profile's last whole `build`."""
+    return own / "stamps" / f"build-{profile}.json"
+
+
+def _variables() -> str:
+    steering = {name: value for name, value in os.environ.items() if name in _STEERING or name.startswith("UV_")}
+    return hashlib.sha256(json.dumps(steering, sort_keys=True).encode()).hexdigest()
+
+
+def _stat(path: str | Path) -> list[int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
