@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -103,14 +103,21 @@ def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
     return _run([*arguments, "--python", interpreter, folder], {}, cwd=folder.parent)
 
 
-def sync(
-    project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, refresh: bool = False
-) -> process.Completed:
-    """``uv sync --frozen`` of a project's lock into a folder; `refresh` takes nothing from uv's cache on trust."""
+def sync(project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool) -> process.Completed:
+    """``uv sync --frozen`` of a project's lock into a folder."""
     arguments: list[str | Path] = ["sync", "--frozen", "--no-default-groups", "--no-progress", "--project", project]
     place = {"UV_PROJECT_ENVIRONMENT": str(folder)}
-    anew = ["--refresh", "--reinstall"] if refresh else []
-    return _run([*arguments, "--python", interpreter, *anew, *_flags(offline=offline)], {**env, **place}, cwd=project)
+    return _run([*arguments, "--python", interpreter, *_flags(offline=offline)], {**env, **place}, cwd=project)
+
+
+def forget(names: Collection[str], *, cwd: Path) -> process.Completed:
+    """``uv cache clean`` of some packages: they are fetched, or built, anew when next wanted.
+
+    Nothing less does: measured, ``--refresh --reinstall`` leaves what was built from git, and wheels that their index
+    calls immutable, as they are in the cache. Forced, since a ``uv run`` that envbuilder may itself have been started
+    by holds the cache's lock; only archives that no package but these refers to go.
+    """
+    return _run(["cache", "clean", "--force", *sorted(names)], {}, cwd=cwd)
 
 
 def build_wheel(

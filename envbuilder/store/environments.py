@@ -94,7 +94,7 @@ class Store:
 
     def survey(
         self, staging: Path, before: Collection[str], *, trusting: bool
-    ) -> tuple[dict[str, seals.Facts], list[str]]:
+    ) -> tuple[dict[str, seals.Facts], list[records.Wrong]]:
         """Everything in a finished environment, and how it differs from its packages' RECORDs.
 
         Args:

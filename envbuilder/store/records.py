@@ -7,6 +7,7 @@ import csv
 import io
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -15,6 +16,23 @@ from envbuilder.store.seals import Facts
 
 # What an installer writes into a dist-info folder beside, or in place of, what RECORD says.
 _INSTALLERS = frozenset({"RECORD", "REQUESTED", "INSTALLER", "uv_build.json", "uv_cache.json", "direct_url.json"})
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing in a fresh environment that should not be so; `package` is the distribution it is about, if any."""
+
+    package: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.package}: {self.text}" if self.package else self.text
+
+
+def suspects(environment: Path, wrong: Collection[Wrong]) -> set[str]:
+    """The packages that may have brought what is wrong; all of them where something has no known owner."""
+    owners = {each.package for each in wrong if each.package is not None}
+    return owners if all(each.package for each in wrong) else owners | set(distributions(environment))
 
 
 def site_packages(environment: Path) -> Path:
@@ -29,8 +47,8 @@ def site_packages(environment: Path) -> Path:
     return found[0]
 
 
-def findings(environment: Path, files: Mapping[str, Facts], before: Collection[str]) -> Iterator[str]:
-    """What differs between the RECORDs and the files, a line each.
+def findings(environment: Path, files: Mapping[str, Facts], before: Collection[str]) -> Iterator[Wrong]:
+    """What differs between the RECORDs and the files.
 
     Args:
         environment: the root of a virtual environment.
@@ -40,24 +58,25 @@ def findings(environment: Path, files: Mapping[str, Facts], before: Collection[s
     try:
         packages = str(site_packages(environment).relative_to(environment))
     except FileNotFoundError as error:
-        yield str(error)
+        yield Wrong(None, str(error))
         return
     recorded = {*before, ".lock"}  # uv's own, at the root
     # Folders directly in site-packages: what a package vendors has RECORDs too, and they are not about this place.
     infos = (name for name in files if posixpath.dirname(name) == packages and name.endswith(".dist-info"))
     for info in sorted(infos):
+        package = _split(posixpath.basename(info))[0]
         record = environment / info / "RECORD"
         if not record.is_file():
-            yield f"{posixpath.basename(info)}: no RECORD"
+            yield Wrong(package, "it has no RECORD")
             continue
         for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"), newline="")):
             name = posixpath.normpath(posixpath.join(packages, row[0]))
             recorded.add(name)
             if difference := _difference(name, row, files):
-                yield f"{posixpath.basename(info)}: {row[0]} {difference}"
+                yield Wrong(package, f"{row[0]} {difference}")
     for name, facts in files.items():
         if (facts.is_file or facts.content) and name not in recorded and posixpath.basename(name) not in _INSTALLERS:
-            yield f"{name} is in no package's RECORD"
+            yield Wrong(None, f"{name} is in no package's RECORD")
 
 
 def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | None:
@@ -75,8 +94,9 @@ def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | 
 
 def distributions(environment: Path) -> dict[str, str]:
     """The installed distributions, normalised name to version, by the names of their dist-info folders."""
-    found = {}
-    for info in site_packages(environment).glob("*.dist-info"):
-        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-        found[str(canonicalize_name(name))] = version
-    return found
+    return dict(_split(info.name) for info in site_packages(environment).glob("*.dist-info"))
+
+
+def _split(info: str) -> tuple[str, str]:
+    name, _, version = info.removesuffix(".dist-info").rpartition("-")
+    return str(canonicalize_name(name)), version

@@ -17,7 +17,7 @@ from pathlib import Path
 from envbuilder.store.digests import Digests, walk
 from envbuilder.store.files import write_atomically
 
-SEAL_VERSION = 2
+SEAL_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,19 @@ def list_text(files: Mapping[str, Facts]) -> str:
 def write(head: Path, listing: Path, seal: Seal, text: str) -> None:
     """Write a seal, the head last: where there is a head, there is a list."""
     write_atomically(listing, text)
-    write_atomically(head, json.dumps({"version": SEAL_VERSION, **asdict(seal)}, indent=1, sort_keys=True))
+    document = {"version": SEAL_VERSION, **asdict(seal)}
+    write_atomically(head, json.dumps({**document, "digest": _digest(document)}, indent=1, sort_keys=True))
+
+
+def _digest(document: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def read(head: Path, key: str) -> Seal | None:
     """The head of a seal; None where there is none or it cannot be read, which means: not built."""
     try:
         document = json.loads(head.read_text(encoding="utf-8"))
-        if document.pop("version") != SEAL_VERSION or document["key"] != key:
+        if document.pop("digest") != _digest(document) or document["version"] != SEAL_VERSION or document["key"] != key:
             return None
         return Seal(**{field.name: document[field.name] for field in fields(Seal)})
     except (OSError, ValueError, KeyError, TypeError):

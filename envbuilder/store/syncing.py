@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,8 @@ class Recipe:
         interpreter: the Python to make it with.
         env: variables for uv.
         offline: whether the network is out of bounds.
-        refresh: whether what uv's cache holds is fetched and unpacked anew.
+        suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
+        since_ns: when that cache was read, as `time.time_ns` tells it.
     """
 
     project: Path
@@ -46,7 +47,8 @@ class Recipe:
     interpreter: Interpreter
     env: Mapping[str, str]
     offline: bool = False
-    refresh: bool = False
+    suspects: Collection[str] = ()
+    since_ns: int = 0
 
 
 def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
@@ -63,8 +65,11 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
     Raises:
         EnvbuilderError: uv cannot do it.
     """
-    if recipe.refresh and not recipe.offline:
+    if recipe.suspects and not recipe.offline:
         with locked(shared / "locks" / "network", waiting=waiting):
+            _forget(recipe, shared)
+            with contextlib.suppress(EnvbuilderError):
+                return _attempt(recipe, offline=True)
             return _attempt(recipe, offline=False)
     try:
         return _attempt(recipe, offline=True)
@@ -86,15 +91,24 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
         return _attempt(recipe, offline=False)
 
 
+def _forget(recipe: Recipe, shared: Path) -> None:
+    """Have uv's cache forget the suspects; those that a neighbour had it forget meanwhile are good again."""
+    stamps = {name: shared / "forgotten" / name for name in recipe.suspects}
+    names = [name for name, stamp in stamps.items() if not stamp.exists() or stamp.stat().st_mtime_ns < recipe.since_ns]
+    if names:
+        uv.forget(names, cwd=recipe.project)
+    for name in names:
+        stamps[name].parent.mkdir(parents=True, exist_ok=True)
+        stamps[name].touch()
+
+
 def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     made = uv.venv(recipe.staging, recipe.interpreter.path, prompt=recipe.project.name)
     if made.ok:
         packages = site_packages(recipe.staging)
         (packages / "_envbuilder_bytecode.pth").write_text(_BYTECODE, encoding="utf-8")
         before = {name for name, _ in walk(recipe.staging)}
-        made = uv.sync(
-            recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline, refresh=recipe.refresh
-        )
+        made = uv.sync(recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline)
         if made.ok:
             return before
     plugin = recipe.project.name

@@ -1,0 +1,165 @@
+"""Wheels made on the spot, and a package index on loopback that serves them and counts what is asked of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from typing_extensions import Self
+
+
+def make_wheel(
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    *,
+    files: Mapping[str, bytes] | None = None,
+    scripts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a wheel of the given files, by default one module of its name, and return where it is.
+
+    Args:
+        folder: where to.
+        name, version: of the distribution.
+        files: contents by path in site-packages.
+        scripts: console scripts, name to ``module:function``.
+    """
+    module = name.replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    held = dict(files if files is not None else {f"{module}/__init__.py": f"VERSION = {version!r}\n".encode()})
+    held[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    held[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    if scripts:
+        lines = [f"{script} = {target}" for script, target in scripts.items()]
+        held[f"{info}/entry_points.txt"] = "\n".join(["[console_scripts]", *lines, ""]).encode()
+    record = []
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, data in held.items():
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            record.append(f"{path},sha256={digest},{len(data)}")
+            archive.writestr(zipfile.ZipInfo(path, (2026, 1, 1, 0, 0, 0)), data)
+        record.append(f"{info}/RECORD,,")
+        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD", (2026, 1, 1, 0, 0, 0)), "\n".join([*record, ""]))
+    return wheel
+
+
+class Index:
+    """Serves a folder of wheels as a simple index (PEP 691, with metadata files of PEP 658); use it in a ``with``.
+
+    Attributes:
+        asked: how often each file was asked for: ``whole``, ``part`` (a range), ``head`` or ``metadata``, and its name.
+        sent: bytes of wheels sent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.sent = 0
+        self._guard = threading.Lock()
+        handler = type("Handler", (_Handler,), {"index": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The address for ``index-url``."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/simple"
+
+    @property
+    def whole(self) -> dict[str, int]:
+        """How often each wheel was downloaded."""
+        return {name: count for (kind, name), count in self.asked.items() if kind == "whole"}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def note(self, kind: str, name: str, size: int = 0) -> None:
+        """Count a request."""
+        with self._guard:
+            self.asked[kind, name] += 1
+            self.sent += size
+
+    def wheels(self, project: str) -> list[Path]:
+        """The wheels of a project."""
+        return [each for each in sorted(self.folder.glob("*.whl")) if parse_wheel_filename(each.name)[0] == project]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    index: Index
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        kind, _, name = self.path.strip("/").partition("/")
+        if kind == "simple":
+            self._page(str(canonicalize_name(name)))
+        elif name.endswith(".metadata"):
+            self.index.note("metadata", name.removesuffix(".metadata"))
+            self._answer(_metadata(self.index.folder / name.removesuffix(".metadata")))
+        else:
+            self._file(self.index.folder / name)
+
+    def do_HEAD(self) -> None:
+        self.index.note("head", self.path.rpartition("/")[2])
+        self._answer(b"", status=405)
+
+    def _page(self, project: str) -> None:
+        files = [
+            {
+                "filename": wheel.name,
+                "url": f"/files/{wheel.name}",
+                "hashes": {"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()},
+                "core-metadata": {"sha256": hashlib.sha256(_metadata(wheel)).hexdigest()},
+                "size": wheel.stat().st_size,
+            }
+            for wheel in self.index.wheels(project)
+        ]
+        page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
+        self._answer(
+            json.dumps(page).encode(),
+            status=200 if files else 404,
+            headers={"Content-Type": "application/vnd.pypi.simple.v1+json"},
+        )
+
+    def _file(self, wheel: Path) -> None:
+        data = wheel.read_bytes()
+        tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        headers = {"ETag": tag, "Cache-Control": "max-age=365000000, immutable, public"}
+        if self.headers.get("If-None-Match") == tag:  # As the public index answers it.
+            self.index.note("unchanged", wheel.name)
+            self._answer(b"", status=304, headers=headers)
+            return
+        self.index.note("part" if "Range" in self.headers else "whole", wheel.name, len(data))
+        self._answer(data, headers=headers)
+
+    def _answer(self, data: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def _metadata(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA")))
