@@ -60,6 +60,9 @@ def _python(text: str) -> str:
     return text
 
 
+PythonRequest = Annotated[str, AfterValidator(_python)]
+
+
 def _time(text: str) -> str:
     message = "expected a time such as 2026-11-01T00:00:00Z, or a date"
     if not _TIME.fullmatch(text):
@@ -112,7 +115,7 @@ class SettingsDocument(Document):
 class ProfileDocument(Document):
     """``profiles/<profile>/profile.toml``."""
 
-    python: Annotated[str, AfterValidator(_python)] = "3.11"
+    python: PythonRequest = "3.11"
     sources: tuple[Literal["git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range"], ...] | None = None
     exclude_newer: Annotated[str, AfterValidator(_time)] | None = None
     index_url: str | None = None

@@ -12,7 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from envbuilder.config import canonical_address, not_yet, python_specifier
+from envbuilder.config import PythonRequest, canonical_address, not_yet
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
@@ -50,11 +50,6 @@ def _specifier(text: str) -> str:
         return str(SpecifierSet(text))
     except InvalidSpecifier as error:
         raise ValueError(f"expected a version specifier such as >=0.2,<0.3 ({error})") from error
-
-
-def _python(text: str) -> str:
-    python_specifier(text)
-    return text
 
 
 def _requirement(text: str) -> str:
@@ -169,7 +164,7 @@ class EntryDocument(Document):
     command: tuple[Plain, ...] = ()
     source: SourceDocument
     core: Specifier | None = None
-    python: Annotated[str, AfterValidator(_python)] | None = None
+    python: PythonRequest | None = None
     extras: tuple[Annotated[str, AfterValidator(_name)], ...] = ()
     requires: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
     exclude: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
