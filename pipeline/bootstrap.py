@@ -29,7 +29,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 VERSION = 1
 MOST_ANSWER_CHARS = 1_000_000
@@ -297,9 +297,20 @@ def require(plugin: Any, method: str) -> None:
 def infer(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:
     """Answer all items, batch by batch."""
     items = [make_item(each) for each in job["items"]]
-    size = 1 if isinstance(plugin, OneByOne) else job["batch"]
-    for start in range(0, len(items), size):
-        answer_batch(channel, plugin, items[start : start + size])
+    for batch in batches(items, 1 if isinstance(plugin, OneByOne) else job["batch"], set(job.get("alone", ()))):
+        answer_batch(channel, plugin, batch)
+
+
+def batches(items: Sequence[Item], size: int, alone: Set[str]) -> Iterator[List[Item]]:
+    """Items in their order, at most `size` at once; those that are to be alone are batches of their own."""
+    batch: List[Item] = []
+    for item in items:
+        if batch and (len(batch) == size or item.id in alone or batch[0].id in alone):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def answer_batch(channel: Channel, plugin: Any, batch: Sequence[Item]) -> None:
@@ -310,13 +321,16 @@ def answer_batch(channel: Channel, plugin: Any, batch: Sequence[Item]) -> None:
     reason: Optional[str] = None
     text = ""
     try:
-        answers = list(plugin.predict(batch))
+        answers = answers_of(plugin.predict(batch), len(batch))
+    except FailureError as failure:
+        reason, text = failure.code, str(failure)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything.
         traceback.print_exc()
         reason, text = memory_status(error), told(error)
     latency_s = (time.perf_counter() - begin) / len(batch)
     if answers is not None:
-        send_answers(channel, batch, answers, latency_s)
+        for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
+            channel.send("answer", item=item.id, latency_s=latency_s, **answer_body(answer))
         return
     # Only here is the exception gone, and with it the frames that held on to memory.
     if reason:
@@ -328,24 +342,28 @@ def answer_batch(channel: Channel, plugin: Any, batch: Sequence[Item]) -> None:
         channel.send("answer", item=batch[0].id, error=(reason + ": " if reason else "") + text, latency_s=latency_s)
 
 
-def send_answers(channel: Channel, batch: Sequence[Item], answers: Sequence[Any], latency_s: float) -> None:
-    """Send a batch's answers, if they are answers."""
-    if len(answers) != len(batch):
-        text = "predict() got {} items and gave {} answers".format(len(batch), len(answers))
-        raise FailureError("plugin-invalid", text)
-    for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
-        channel.send("answer", item=item.id, latency_s=latency_s, **answer_body(answer))
+def answers_of(found: Any, count: int) -> List[Any]:
+    """A batch's answers, as many as it has items; what each of them is, is not looked at."""
+    if isinstance(found, (str, bytes, Mapping)):
+        raise FailureError("plugin-invalid", "expected a list of answers, found " + type(found).__name__)
+    answers = list(found)
+    if len(answers) != count:
+        raise FailureError("plugin-invalid", "predict() got {} items and gave {} answers".format(count, len(answers)))
+    return answers
 
 
 def answer_body(answer: Any) -> Dict[str, object]:
-    """An answer as a message's fields."""
-    text = answer if isinstance(answer, str) else getattr(answer, "text", None)
-    if not isinstance(text, str):
-        raise FailureError("plugin-invalid", "an answer must be a str or an Answer, found " + type(answer).__name__)
-    if len(text) > MOST_ANSWER_CHARS:
-        most = "answer-too-long: {} characters, at most {}".format(len(text), MOST_ANSWER_CHARS)
-        return {"error": most}
-    return {"answer": text, "extra": {} if isinstance(answer, str) else plain(getattr(answer, "extra", {}))}
+    """An answer as a message's fields; what is none is that item's error."""
+    try:
+        text = answer if isinstance(answer, str) else getattr(answer, "text", None)
+        if not isinstance(text, str):
+            return {"error": "plugin-invalid: expected str or Answer, found " + type(answer).__name__}
+        if len(text) > MOST_ANSWER_CHARS:
+            return {"error": "answer-too-long: {} characters, at most {}".format(len(text), MOST_ANSWER_CHARS)}
+        return {"answer": text, "extra": {} if isinstance(answer, str) else plain(getattr(answer, "extra", {}))}
+    except Exception as error:  # noqa: BLE001 - what stands beside an answer is the plugin's too.
+        traceback.print_exc()
+        return {"error": "plugin-invalid: " + told(error)}
 
 
 def evaluate(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:

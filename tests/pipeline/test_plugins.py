@@ -50,8 +50,13 @@ def _predict(body: str) -> str:
             "plugin-load-failed",
             "no weights",
         ),
-        (_predict("return ['one']"), "plugin-invalid", "got 3 items and gave 1 answers"),
-        (_predict("return [1, 2, 3]"), "plugin-invalid", "must be a str or an Answer, found int"),
+        (
+            _predict("return ['one'] * 2"),
+            "all-items-failed",
+            "plugin-invalid: predict() got 1 items and gave 2 answers",
+        ),
+        (_predict("return 'one'"), "all-items-failed", "plugin-invalid: expected a list of answers, found str"),
+        (_predict("return [1, 2, 3]"), "all-items-failed", "plugin-invalid: expected str or Answer, found int"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 and value.isascii() else None,
 )
@@ -76,6 +81,30 @@ def test_item_that_raises_costs_one_item(bench: Bench) -> None:
     assert answers["2"]["error"] == "ValueError: not an image"
     assert (task.status, task.failed_items) == ("ok", 1)
     assert "Traceback" in Path(str(task.log)).read_text()
+
+
+def test_answer_of_a_wrong_type_costs_its_item(bench: Bench) -> None:
+    """What is no answer, or holds what cannot be kept, fails its item and no other of its batch."""
+    body = (
+        "from types import SimpleNamespace as Answer\n"
+        "class Odd:\n    def tolist(self): raise ValueError('not now')\n"
+        "return [None, Answer(text='fine', extra={'odd': Odd()}), 'fine']"
+    )
+    task, outcome = _run(bench, _predict(body), ", batch: 3")
+    told = {name: (line["answer"], line["error"]) for name, line in _answers(outcome).items()}
+    assert told == {
+        "1": (None, "plugin-invalid: expected str or Answer, found NoneType"),
+        "2": (None, "plugin-invalid: ValueError: not now"),
+        "3": ("fine", None),
+    }
+    assert (task.status, task.failed_items) == ("ok", 2)
+
+
+def test_wrong_number_of_answers_is_asked_again_one_by_one(bench: Bench) -> None:
+    """A batch with fewer answers than items is offered again item by item, as one that raises is."""
+    task, outcome = _run(bench, _predict("return [batch[0].question]"), ", batch: 3")
+    assert task.ok
+    assert [line["answer"] for line in _answers(outcome).values()] == ["one", "two", "three"]
 
 
 def test_plugin_that_fails_at_every_item_fails(bench: Bench) -> None:
