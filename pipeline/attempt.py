@@ -45,6 +45,7 @@ class AttemptRequest:
         timeout_s: seconds for all of it, or None.
         item_timeout_s: seconds for each item of a batch, or None.
         grace_s: seconds between asking a worker to end and killing it.
+        spent_s: seconds of the limit for all of it that are gone already, where it goes on from another attempt.
     """
 
     id: str
@@ -57,6 +58,7 @@ class AttemptRequest:
     timeout_s: float | None = None
     item_timeout_s: float | None = None
     grace_s: float = 10.0
+    spent_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Clock:
         now, request = time.monotonic(), self._request
         if self._left_at is not None:
             return ("leave", "did not end") if now - self._left_at > _LEAVE_S else None
-        if request.timeout_s is not None and now - self.begin > request.timeout_s:
+        if request.timeout_s is not None and now - self.begin + request.spent_s > request.timeout_s:
             return "timeout", f"did not end within {request.timeout_s:g} s"
         most = (request.item_timeout_s or 0.0) * len(self._waiting)
         if most and now - self._since > most:

@@ -130,7 +130,7 @@ class Task:
         inference: at the eval stage the id of the inference task that is judged, else None.
         gpus: how many GPUs (a part of one below 1); None for one GPU if there is any, else the CPU.
         batch: the most items of one call.
-        timeout_s: seconds for one attempt, loading included; None for no limit.
+        timeout_s: seconds for one attempt, loading included, and for going on after lost items; None for no limit.
         item_timeout_s: seconds for one item; a batch gets as many times that.
         seed: the run's seed.
         repetition: 1 for the first time, counted where the run repeats its tasks.

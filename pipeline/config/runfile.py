@@ -75,7 +75,7 @@ class DataSource(Document):
 class TaskEntry(Document):
     """What tasks of every stage have.
 
-    ``timeout`` is for one attempt, loading included. ``id`` replaces the plugin's name in task ids. ``data`` names
+    ``timeout`` is for one attempt, loading included, and any worker that goes on where another was lost. ``id`` replaces the plugin's name in task ids. ``data`` names
     data sets; all where it is left out.
     """
 

@@ -2,6 +2,6 @@
 
 from pipeline.scheduler.record import Header, Record, problems_of
 from pipeline.scheduler.stages import Scheduler
-from pipeline.scheduler.work import Setting
+from pipeline.scheduler.tries import Setting
 
 __all__ = ["Header", "Record", "Scheduler", "Setting", "problems_of"]

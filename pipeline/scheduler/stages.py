@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from envbuilder.errors import Interrupted
 from pipeline.models import Evaluation, Task, TaskResult
-from pipeline.scheduler.work import Finished, Setting, do_eval, do_inference, do_report, unstarted
+from pipeline.scheduler.inference import do_inference
+from pipeline.scheduler.tries import Finished, Setting, unstarted
+from pipeline.scheduler.work import do_eval, do_report
 from pipeline.slots import Slot, Slots
 
 if TYPE_CHECKING:

@@ -1,0 +1,63 @@
+"""Does an inference task: has every item answered, whatever single items do to the worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.models import AnswerLine, DataItem, Status, Task, TaskResult
+from pipeline.plan import data_of
+from pipeline.scheduler.answers import Answers
+from pipeline.scheduler.losses import Losses
+from pipeline.scheduler.tries import Finished, Setting, Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.slots import Slot
+
+# What a task is where every item of it failed for one reason.
+_KINDS: tuple[tuple[str, Status], ...] = (("oom-gpu", "oom-gpu"), ("oom-host", "oom-host"), ("item-timeout", "timeout"))
+
+
+def do_inference(setting: Setting, task: Task, slot: Slot) -> Finished:
+    """Have every item of the task's data set answered."""
+    items = data_of(setting.plan, task).items
+    answers = Answers(setting, task, items)
+    setting.reporter.started(task, len(items), slot.name or slot.device)
+    tries = Tries(setting, task, slot)
+    try:
+        for item in items:
+            if item.error:
+                answers.keep(AnswerLine(item.id, task.id, "", error=item.error))
+        losses = Losses(answers, tries, setting.plan.retries)
+        tries.run(losses.contents, answers.hear, losses.judge)
+        if tries.last is not None and tries.last.status == "ok":
+            for item in answers.left():
+                text = "no-answer: the worker ended well without answering"
+                answers.keep(AnswerLine(item.id, task.id, tries.records[-1].id, error=text))
+    finally:
+        answers.close()
+    return tries.finished(_with_items(losses.mended(tries.result()), items, answers))
+
+
+def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers) -> TaskResult:
+    failed = [line.error or "" for line in answers.failed]
+    left = len(answers.left())
+    result = replace(result, items=len(items), failed_items=len(failed) + left, items_per_s=_speed(result, answers))
+    if len(failed) == len(items):
+        status: Status = next(
+            (kind for code, kind in _KINDS if all(each.startswith(code) for each in failed)), "failed"
+        )
+        return replace(result, status=status, code="all-items-failed", error=f"every item failed; first: {failed[0]}")
+    if result.status == "ok" and failed:
+        return replace(result, error=failed[0])
+    return result
+
+
+def _speed(result: TaskResult, answers: Answers) -> float | None:
+    """Items a second: of those that were answered, for a failure may take no time at all or a whole time limit."""
+    answered = [line for line in answers.lines.values() if line.answer is not None]
+    timed = [line.latency_s for line in answered if line.latency_s is not None]
+    busy_s = sum(timed) if len(timed) == len(answered) else result.wall_s or 0.0
+    return len(answered) / busy_s if result.status == "ok" and answered and busy_s else None
