@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from pipeline.models import Evaluation, Plan, Reporter, RunOutcome, Silence, Table, Task, TaskResult
@@ -150,7 +151,7 @@ def ending(result: TaskResult) -> str:
     if result.stage == "inference":
         words.append(f"{result.items - result.failed_items}/{result.items} items")
         if result.items_per_s:
-            words.append(f"{result.items_per_s:.3g}/s")
+            words.append(f"{rounded(result.items_per_s)}/s")
     if result.wall_s is not None:
         words.append(f"{result.wall_s:.1f} s")
     return ", ".join(words)
@@ -173,10 +174,17 @@ def outcome_tables(results: Sequence[TaskResult], evaluations: Sequence[Evaluati
 
 
 def _facts(result: TaskResult) -> tuple[str, ...]:
-    speed = f"{result.items_per_s:.3g}" if result.items_per_s else ""
+    speed = rounded(result.items_per_s) if result.items_per_s else ""
     is_inference = result.stage == "inference"
     items, failed = (str(result.items), str(result.failed_items)) if is_inference else ("", "")
-    return (result.id, result.status, items, failed, speed, result.device)
+    is_partly = result.status == "ok" and result.failed_items
+    status = f"ok, {result.failed_items} failed" if is_partly else result.status
+    return (result.id, status, items, failed, speed, result.device)
+
+
+def rounded(value: float) -> str:
+    """A number to three figures, in plain digits however large or small it is."""
+    return format(Decimal(f"{value:.3g}"), "f")
 
 
 def _label(evaluation: Evaluation) -> str:
@@ -256,8 +264,10 @@ def _print_rich(table: Table, stream: TextIO) -> None:
         is_number = name not in {"task", "status", "device", "class", "run", "name", "stage", "plugin", "started"}
         shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in table.rows:
-        styles = (
-            _COLOURS.get(cell, "red") if name == "status" else "" for name, cell in zip(table.columns, row, strict=True)
-        )
+        styles = (_colour(cell) if name == "status" else "" for name, cell in zip(table.columns, row, strict=True))
         shown.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
     Console(file=stream).print(shown)
+
+
+def _colour(status: str) -> str:
+    return "yellow" if status.startswith("ok, ") else _COLOURS.get(status, "red")

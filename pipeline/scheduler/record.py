@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -221,12 +222,27 @@ def problems_of(results: Iterable[TaskResult], layout: RunLayout) -> tuple[Probl
     problems = []
     for result in results:
         if result.status != "ok" and result.code not in {"skipped", "interrupted"}:
-            hint = f"tail -n 40 '{result.log}'" if result.log else f"envbuilder runs show {layout.id}"
             text = f"{result.id}: {result.status}: {result.error}"
-            problems.append(Problem(result.code or result.status, text, result.plugin, result.log, hint))
+            problems.append(
+                Problem(result.code or result.status, text, result.plugin, result.log, _hint(result, layout))
+            )
         elif result.failed_items:
             answers = str(layout.answers(result.id))
             text = f"{result.id}: {result.failed_items} of {result.items} items have no answer; first: {result.error}"
-            hint = f"grep '\"answer\": null' '{answers}'"
+            hint = _hint(result, layout)
             problems.append(Problem("items-failed", text, result.plugin, answers, hint, severity="warning"))
     return tuple(problems)
+
+
+def _hint(result: TaskResult, layout: RunLayout) -> str:
+    """The command that shows most of what went wrong: one that would show nothing is no help."""
+    answers = layout.answers(result.id)
+    if result.stage == "inference" and (result.status == "ok" or result.code == "all-items-failed"):
+        if any(line.answer is None for line in read_answers(answers).values()):
+            return f"grep '\"answer\": null' {shlex.quote(str(answers))}"
+    elif result.attempts:
+        attempt = result.attempts[-1].id
+        for log in (layout.stderr(attempt), layout.stdout(attempt)):
+            if log.is_file() and log.stat().st_size:
+                return f"tail -n 40 {shlex.quote(str(log))}"
+    return f"envbuilder runs show {layout.id}"

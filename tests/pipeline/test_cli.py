@@ -128,6 +128,44 @@ def test_missing_image_costs_its_item_only(bench: Bench) -> None:
     assert str(lines["2"]["error"]).startswith("image-missing: no file")
 
 
+SILENT = """
+class Plugin:
+    def load(self, context):
+        {}
+        raise SystemExit(3)
+
+    def predict(self, batch):
+        return ["x"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("import os; os._exit(3)", "envbuilder runs show {}"),
+        ("import os; print('last words', flush=True); os._exit(3)", "tail -n 40 {}/logs/bad@lines.1.out.log"),
+        ("import os, sys; print('words', file=sys.stderr); os._exit(3)", "tail -n 40 {}/logs/bad@lines.1.err.log"),
+    ],
+)
+def test_hint_names_a_log_that_says_something(bench: Bench, source: str, hint: str) -> None:
+    """The hint leads to the log of errors, else to the other log, else to the run itself, never to an empty file."""
+    bench.plugin("bad", SILENT.format(source))
+    outcome = execute_run(bench.request("inference: [{plugin: bad}]"))
+    (problem,) = outcome.problems
+    assert problem.hint == hint.format(outcome.paths["run"] if "tail" in hint else outcome.id)
+    assert outcome.tasks[0].items_per_s is None
+
+
+def test_hint_for_items_that_all_failed_shows_their_errors(bench: Bench) -> None:
+    """Where every item failed the answers say why, and nothing is said of a speed."""
+    bench.plugin("bad", ECHO.replace("return", "return 7 #"))
+    outcome = execute_run(bench.request("inference: [{plugin: bad}]"))
+    (problem,) = outcome.problems
+    shown = subprocess.run(["sh", "-c", str(problem.hint)], capture_output=True, text=True, check=True)
+    assert len(shown.stdout.splitlines()) == 3
+    assert outcome.tasks[0].items_per_s is None
+
+
 def test_failed_inference_skips_its_eval_only(bench: Bench) -> None:
     """What one plugin fails at stops neither the others nor the report, and its eval is skipped."""
     bench.usual()

@@ -3,8 +3,19 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
+
 from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Table, Task, TaskResult
-from pipeline.render import ending, make_display, outcome_tables, plain_table, plan_table, print_outcome, runs_table
+from pipeline.render import (
+    ending,
+    make_display,
+    outcome_tables,
+    plain_table,
+    plan_table,
+    print_outcome,
+    rounded,
+    runs_table,
+)
 
 RESULTS = (
     TaskResult("ocr@lines", "inference", "ocr", "ok", items=4, failed_items=1, items_per_s=12.345, wall_s=1.0),
@@ -34,11 +45,20 @@ def test_tables_hold_tasks_figures_and_classes() -> None:
     tasks, by_class = outcome_tables(RESULTS, EVALUATIONS)
     assert tasks.columns == ("task", "status", "items", "failed", "items/s", "device", "cer", "wer")
     assert tasks.rows == (
-        ("ocr@lines", "ok", "4", "1", "12.3", "cpu", "0.1250", "0.5000"),
+        ("ocr@lines", "ok, 1 failed", "4", "1", "12.3", "cpu", "0.1250", "0.5000"),
         ("vlm@lines", "timeout", "4", "4", "", "cpu", "", ""),
         ("text:vlm@lines", "cancelled", "", "", "", "cpu", "", ""),
     )
     assert by_class.rows == (("ocr@lines", "ru", "0.2500", ""), ("ocr@lines", "kk", "", ""))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(364_123.4, "364000"), (1234.5, "1230"), (12.345, "12.3"), (2.0, "2"), (0.5, "0.5"), (0.0000123, "0.0000123")],
+)
+def test_numbers_in_tables_have_no_exponent(value: float, text: str) -> None:
+    """However large or small a number is, it is written in plain digits."""
+    assert rounded(value) == text
 
 
 def test_metrics_of_two_judges_are_told_apart() -> None:
