@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import threading
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=@,+-]+")
 _LONGEST_NAME = 100
+_RUN_ID = re.compile(r"(\d{8}T\d{6}Z)-(.+)-[0-9a-z]+")
 
 
 def safe_name(text: str) -> str:
@@ -37,6 +39,16 @@ def safe_name(text: str) -> str:
 def new_run_id(name: str, now: datetime) -> str:
     """A run id that sorts by time: ``20260102T030405Z-<name>-<random>``."""
     return f"{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{safe_name(name)}-{secrets.token_hex(3)}"
+
+
+def parse_run_id(run_id: str) -> tuple[str, str]:
+    """A run's name, as far as its id keeps it, and when it was started; both empty where it is no run's id."""
+    found = _RUN_ID.fullmatch(run_id)
+    if not found:
+        return "", ""
+    with contextlib.suppress(ValueError):
+        return found[2], f"{datetime.strptime(found[1], '%Y%m%dT%H%M%S%z'):%Y-%m-%dT%H:%M:%SZ}"
+    return found[2], ""
 
 
 def now() -> str:
@@ -93,6 +105,10 @@ class RunLayout:
     def latest(self) -> Path:
         return self.runs / "latest"
 
+    def items(self, data: str) -> Path:
+        """The ids of a data set's items, in its order."""
+        return self.root / "items" / f"{safe_name(data)}.json"
+
     def answers(self, task: str) -> Path:
         return self.answers_dir / f"{safe_name(task)}.jsonl"
 
@@ -123,7 +139,7 @@ class RunLayout:
             OSError: the state folder cannot be written.
         """
         self.root.mkdir(parents=True)
-        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir):
+        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items"):
             folder.mkdir()
         link = self.runs / f".latest-{secrets.token_hex(4)}"
         link.symlink_to(self.id)
@@ -220,19 +236,58 @@ class Journal:
         self._stream.close()
 
 
-def read_answers(path: Path) -> dict[str, AnswerLine]:
-    """The answers of a task by item, the last line of each; what is torn or no answer is left out."""
+@dataclass(frozen=True)
+class AnswersFound:
+    """What is in a task's journal.
+
+    Attributes:
+        path: the journal.
+        lines: the last line of each item, answered or failed.
+        damaged: lines that are torn or no answer.
+        is_missing: there is no journal.
+    """
+
+    path: Path
+    lines: Mapping[str, AnswerLine]
+    damaged: int = 0
+    is_missing: bool = False
+
+    @property
+    def answered(self) -> int:
+        """Items that have an answer."""
+        return sum(line.answer is not None for line in self.lines.values())
+
+
+def find_answers(path: Path) -> AnswersFound:
+    """Read a task's journal; what is torn or no answer is passed over and counted."""
     answers: dict[str, AnswerLine] = {}
+    damaged = 0
     try:
         stream = path.open("rb")
     except FileNotFoundError:
-        return answers
+        return AnswersFound(path, {}, is_missing=True)
     with stream:
         for line in stream:
-            with contextlib.suppress(ValueError, AttributeError):
+            try:
                 answer = answer_line_from_json(json.loads(line))
+            except (ValueError, AttributeError):
+                damaged += 1
+            else:
                 answers[answer.item] = answer
-    return answers
+    return AnswersFound(path, answers, damaged)
+
+
+def read_answers(path: Path) -> Mapping[str, AnswerLine]:
+    """The answers of a task by item."""
+    return find_answers(path).lines
+
+
+def read_items(path: Path) -> list[str]:
+    """The ids of a data set's items in their order; none where that was not kept."""
+    with contextlib.suppress(RecordError):
+        listed = read_json(path).get("items")
+        return [str(item) for item in listed] if isinstance(listed, list) else []
+    return []
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> str:
@@ -245,11 +300,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], *, delimit
 
 
 def run_ids(state_dir: Path) -> list[str]:
-    """Every run's id, the oldest first."""
+    """Every run's id, the oldest first, whether its record can be read or not."""
     runs = state_dir / "runs"
     if not runs.is_dir():
         return []
-    return sorted(each.name for each in runs.iterdir() if not each.is_symlink() and (each / "run.json").is_file())
+    return sorted(each.name for each in runs.iterdir() if _RUN_ID.fullmatch(each.name) and each.is_dir())
 
 
 def find_run(state_dir: Path, name: str | None = None) -> RunLayout:

@@ -13,7 +13,8 @@ from pipeline.errors import EnvironmentsError
 Stage = Literal["inference", "eval", "report"]
 STAGES: tuple[Stage, ...] = ("inference", "eval", "report")
 
-Status = Literal["ok", "failed", "timeout", "oom-gpu", "oom-host", "killed", "cancelled"]
+# The last two are those of tasks that have not ended.
+Status = Literal["ok", "failed", "timeout", "oom-gpu", "oom-host", "killed", "cancelled", "pending", "running"]
 
 ENVIRONMENTS_SCHEMA = "envbuilder/environments/1"
 
@@ -286,9 +287,10 @@ class RunOutcome:
     Attributes:
         ok: every task ended well and no item failed.
         id: the run's id.
-        status: ``ok``, ``failed``, ``cancelled``, ``running``, or ``killed`` where its runner is gone.
+        status: ``ok``, ``failed``, ``cancelled``, ``running``, ``killed`` where its runner is gone, or ``damaged``
+            where its record cannot be read; then there are no tasks here.
         problems: what is not as it should be.
-        tasks: every task's result, in the plan's order.
+        tasks: every planned task, ended or not, in the plan's order.
         evaluations: the figures, without those of single items.
         tables: the same for people.
         paths: ``run``, ``log`` (folder of logs), ``report`` (where one was written), and so on.

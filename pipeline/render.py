@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from typing_extensions import Self
 
-_COLOURS = {"ok": "green", "cancelled": "yellow", "running": "cyan"}
+_COLOURS = {"ok": "green", "cancelled": "yellow", "running": "cyan", "pending": ""}
 _LINE_EVERY_S = 10.0
 
 
@@ -225,7 +225,8 @@ def runs_table(outcomes: Sequence[RunOutcome]) -> Table:
     rows = []
     for outcome in outcomes:
         well = sum(result.ok for result in outcome.tasks)
-        rows.append((outcome.id, outcome.name, outcome.status, f"{well}/{len(outcome.tasks)}", outcome.started))
+        tasks = f"{well}/{len(outcome.tasks)}" if outcome.tasks else ""
+        rows.append((outcome.id, outcome.name, outcome.status, tasks, outcome.started))
     return Table("runs", ("run", "name", "status", "tasks ok", "started"), tuple(rows))
 
 

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 from envbuilder.errors import Problem
 from pipeline.layout import RunLayout, csv_text, now, read_answers, write_json, write_text
-from pipeline.models import Evaluation, Plan, Task, TaskResult, to_json
+from pipeline.models import Evaluation, Plan, Status, Task, TaskResult, to_json
 from pipeline.protocol import record_documents
+from pipeline.scheduler.tries import unstarted
 from pipeline.slots import Gpu, cpu_count
 
 RUN_SCHEMA = "envbuilder/run/1"
@@ -96,6 +97,7 @@ class Record:
         self.header = header
         self.status = "running"
         self.finished: str | None = None
+        self._begun: set[str] = set()
         self._results: dict[str, TaskResult] = {}
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -105,6 +107,16 @@ class Record:
         return tuple(self._results[task.id] for task in self.plan.tasks if task.id in self._results)
 
     @property
+    def tasks(self) -> tuple[TaskResult, ...]:
+        """Every task of the plan: its result, or a placeholder while there is none."""
+        return tuple(self._results.get(task.id) or self._unfinished(task) for task in self.plan.tasks)
+
+    def _unfinished(self, task: Task) -> TaskResult:
+        data = self.plan.data_set(task.data)
+        status: Status = "running" if task.id in self._begun else "pending"
+        return replace(unstarted(task, status), items=len(data.items) if data else 0)
+
+    @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Figures so far, in the plan's order."""
         return tuple(self._evaluations[task.id] for task in self.plan.tasks if task.id in self._evaluations)
@@ -112,6 +124,11 @@ class Record:
     def result(self, task_id: str | None) -> TaskResult | None:
         """How a task ended, if it has."""
         return self._results.get(task_id or "")
+
+    def begin(self, task: Task) -> None:
+        """Write down that a task is at work: who looks after the runner was killed shall find it."""
+        self._begun.add(task.id)
+        self.save()
 
     def add(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
         """Take a task's result, and write everything down."""
@@ -155,7 +172,7 @@ class Record:
                 for data in self.plan.data
             ],
             "plan": [{"id": task.id, "stage": task.stage, "identity": task.identity} for task in self.plan.tasks],
-            "tasks": to_json(self.results),
+            "tasks": to_json(self.tasks),
             "evaluations": to_json([replace(evaluation, by_item=()) for evaluation in self.evaluations]),
             "problems": to_json(problems_of(self.results, self.layout)),
         }

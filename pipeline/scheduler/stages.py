@@ -74,6 +74,7 @@ class Scheduler:
                 self._end(refused)
             elif slot is not None:
                 waiting.remove(task)
+                self._record.begin(task)
                 threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
                 number += 1
         return number

@@ -54,8 +54,8 @@ class Finished:
     slot_lost: bool = False
 
 
-def unstarted(task: Task, status: Status, code: str, error: str) -> TaskResult:
-    """The result of a task that never began."""
+def unstarted(task: Task, status: Status, code: str | None = None, error: str | None = None) -> TaskResult:
+    """The result of a task that has not begun."""
     return TaskResult(
         task.id,
         task.stage,
@@ -189,9 +189,9 @@ class Tries:
     def result(self) -> TaskResult:
         """What came of it, but for the items."""
         last = self.last
-        plain = unstarted(self.task, "ok", "", "")
+        plain = unstarted(self.task, "ok")
         if last is None:
-            return replace(plain, code=None, error=None)
+            return plain
         loaded, end = last.messages.get("loaded"), last.messages.get("done") or last.messages.get("failed")
         versions = loaded.body.get("versions") if loaded else None
         return replace(

@@ -13,8 +13,8 @@ import pytest
 from pipeline_bench import ECHO, child_environment, is_alive, wait_for
 
 from envbuilder.errors import ConfigError, Interrupted
-from pipeline.cli import execute_run, export_csv, list_runs, plan_run, plugins_of, show_run
-from pipeline.errors import RecordError, UnknownRunError
+from pipeline.cli import execute_run, plan_run, plugins_of, show_run
+from pipeline.errors import RecordError
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
@@ -309,31 +309,6 @@ def test_plan_run_writes_nothing(bench: Bench) -> None:
     bench.usual()
     assert [task.id for task in plan_run(bench.request(USUAL)).tasks] == ["echo@lines", "exact:echo@lines", "page"]
     assert not bench.state.exists()
-
-
-def test_runs_can_be_listed_shown_and_exported(bench: Bench) -> None:
-    """A finished run is found by the ends of its id, is shown as it was, and its answers become tables."""
-    bench.usual()
-    first, second = execute_run(bench.request(USUAL)), execute_run(bench.request(USUAL))
-    assert {outcome.id for outcome in list_runs(bench.state)} == {first.id, second.id}
-    assert show_run(bench.state, first.id) == first
-    assert show_run(bench.state, first.id.rsplit("-", 1)[1]) == first
-    (table,) = export_csv(bench.state, first.id)
-    assert table.read_text() == "id;model_answer\n1;one\n2;two\n3;three\n"
-    with pytest.raises(UnknownRunError, match="no run 'never'"):
-        show_run(bench.state, "never")
-    with pytest.raises(UnknownRunError, match="2 runs fit"):
-        show_run(bench.state, "2")
-
-
-def test_damaged_record_is_told(bench: Bench) -> None:
-    """A record that is no JSON is an error with its path when shown, and left out of the list."""
-    bench.usual()
-    outcome = execute_run(bench.request(USUAL))
-    (bench.state / "runs" / outcome.id / "run.json").write_text("{")
-    with pytest.raises(RecordError, match="cannot be read"):
-        show_run(bench.state)
-    assert list_runs(bench.state) == ()
 
 
 def test_state_folder_that_cannot_be_written_is_told(bench: Bench) -> None:

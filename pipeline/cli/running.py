@@ -1,4 +1,4 @@
-"""What the command line calls: run a run file, plan one, look at runs. Prints nothing and never exits."""
+"""Run a run file, or plan one."""
 
 from __future__ import annotations
 
@@ -10,39 +10,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
-from envbuilder.errors import ConfigError, Interrupted, Problem
+from envbuilder.errors import ConfigError, Interrupted
+from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
-from pipeline.errors import EnvironmentsError, RecordError
-from pipeline.layout import (
-    Journal,
-    RunLayout,
-    csv_text,
-    find_run,
-    new_run_id,
-    read_answers,
-    read_environments,
-    read_json,
-    run_ids,
-    safe_name,
-    write_environments,
-    write_text,
-)
-from pipeline.models import Environment, Evaluation, Plan, Reporter, RunOutcome, Silence, Stage, TaskResult
+from pipeline.errors import RecordError
+from pipeline.layout import Journal, RunLayout, new_run_id, write_environments, write_json
+from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage
 from pipeline.plan import make_plan
-from pipeline.render import outcome_tables
 from pipeline.scheduler import Header, Record, Scheduler, Setting
 from pipeline.slots import Slots, discover_gpus, thread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-_RESULTS = TypeAdapter(tuple[TaskResult, ...])
-_EVALUATIONS = TypeAdapter(tuple[Evaluation, ...])
-_PROBLEMS = TypeAdapter(tuple[Problem, ...])
 
 
 @dataclass(frozen=True)
@@ -138,6 +119,8 @@ def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threadi
     gpus = discover_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     used = {task.environment.plugin: task.environment for task in plan.tasks}
     write_environments(layout.environments, used.values())
+    for data in plan.data:
+        write_json(layout.items(data.name), {"items": [item.id for item in data.items]})
     run_file = str(request.run_file.absolute())
     record = Record(plan, layout, Header(request.profile, run_file, request.pins, request.jobs, gpus))
     record.save()
@@ -171,106 +154,3 @@ def _stoppable(interrupted: threading.Event | None) -> Iterator[threading.Event]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def list_runs(state_dir: Path) -> tuple[RunOutcome, ...]:
-    """Every run there is a readable record of, the oldest first."""
-    outcomes = []
-    for run_id in run_ids(state_dir):
-        with contextlib.suppress(RecordError):
-            outcomes.append(load_outcome(RunLayout(state_dir, run_id)))
-    return tuple(outcomes)
-
-
-def live_environments(state_dir: Path) -> set[str]:
-    """The keys of the environments that runs under way use."""
-    keys: set[str] = set()
-    for run_id in run_ids(state_dir):
-        layout = RunLayout(state_dir, run_id)
-        if layout.is_held():
-            with contextlib.suppress(RecordError, EnvironmentsError):
-                keys.update(each.key for each in read_environments(layout.environments))
-    return keys
-
-
-def show_run(state_dir: Path, run: str | None = None) -> RunOutcome:
-    """One run, from its record.
-
-    Args:
-        state_dir: the workspace's state folder.
-        run: its id, the beginning or end of it, or ``latest``.
-
-    Raises:
-        UnknownRunError: there is none of that name.
-        RecordError: its record is damaged.
-    """
-    return load_outcome(find_run(state_dir, run))
-
-
-def load_outcome(layout: RunLayout) -> RunOutcome:
-    """A run's outcome from its record; one that says it runs, though its runner is gone, was ``killed``.
-
-    Raises:
-        RecordError: the record is damaged.
-    """
-    document = read_json(layout.run_json)
-    try:
-        results = _RESULTS.validate_python(document.get("tasks"))
-        evaluations = _EVALUATIONS.validate_python(document.get("evaluations"))
-        problems = _PROBLEMS.validate_python(document.get("problems"))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise RecordError(
-            f"{place}: {first['msg']}", where=str(layout.run_json), hint="envbuilder runs list"
-        ) from error
-    status = str(document.get("status"))
-    if status == "running" and not layout.is_held():
-        status = "killed"
-    return RunOutcome(
-        ok=status == "ok",
-        id=layout.id,
-        status=status,
-        problems=problems,
-        tasks=results,
-        evaluations=evaluations,
-        tables=outcome_tables(results, evaluations),
-        paths=_paths(layout, results),
-        name=str(document.get("name")),
-        started=str(document.get("started")),
-        finished=None if document.get("finished") is None else str(document.get("finished")),
-    )
-
-
-def _paths(layout: RunLayout, results: Sequence[TaskResult]) -> dict[str, str]:
-    paths = {"run": layout.root, "answers": layout.answers_dir, "logs": layout.logs_dir, "metrics": layout.metrics_csv}
-    if any(result.stage == "report" and result.status == "ok" for result in results):
-        # Several report tasks write several files; the first of them has the plain name.
-        found = sorted(layout.root.glob("report*.html"), key=lambda path: (path.name != "report.html", path.name))
-        paths["report"] = found[0] if found else layout.root / "report.html"
-    return {name: str(path) for name, path in paths.items() if path.exists()}
-
-
-def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None = None) -> tuple[Path, ...]:
-    """Write each inference task's answers as a table ``id;model_answer``, as upstream tools read them.
-
-    An item without an answer has an empty one. The tables go to the run's own ``export/`` where no folder is given.
-
-    Raises:
-        UnknownRunError: there is no run of that name.
-        RecordError: a table cannot be written.
-    """
-    layout = find_run(state_dir, run)
-    target = folder or layout.export_dir
-    written = []
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for result in load_outcome(layout).tasks:
-            if result.stage == "inference":
-                rows = [(line.item, line.answer or "") for line in read_answers(layout.answers(result.id)).values()]
-                path = target / f"{safe_name(result.id)}.csv"
-                write_text(path, csv_text(("id", "model_answer"), rows, delimiter=";"))
-                written.append(path)
-    except OSError as error:
-        raise RecordError(f"cannot be written: {error}", where=str(target), hint=f"ls -ld {target}") from error
-    return tuple(written)
