@@ -1,0 +1,205 @@
+"""What building and verifying cost against what nobody can do without, as ratios of runs in turn; medians.
+
+* nothing to do: `build` of many small plugins against a loop of `uv sync --frozen` (goal 0.2)
+* warm: `build` of 20 small plugins from uv's cache against the same loop of `uv venv` and `uv sync --frozen` (goal 1.0)
+* verify: `verify` of all environments against a bare `lstat` of every file in one process (goal 1.5)
+* full: `verify --full` against the SHA-256 of every inode once in one process (goal 1.2)
+* cold: bytes that four plugins with shared wheels fetch against the sum of the wheels (goal 1.05)
+
+Usage: uv run python scripts/bench_store.py [--plugins N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from local_index import Index, make_wheel  # noqa: E402
+from workshop import PYTHON, Workshop  # noqa: E402
+
+from envbuilder.uv import find_uv  # noqa: E402
+
+Job = Callable[[], object]
+
+# What a verifier cannot do without, in a process of its own: its start counts on both sides.
+LSTAT = """
+import os, sys
+def walk(folder):
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                walk(entry.path)
+for folder in sys.argv[1:]:
+    walk(folder)
+"""
+HASH = """
+import hashlib, os, sys
+seen = set()
+for folder in sys.argv[1:]:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(root, name)
+            status = os.lstat(path)
+            if (status.st_mode & 0o170000) == 0o100000 and status.st_ino not in seen:
+                seen.add(status.st_ino)
+                with open(path, "rb", buffering=0) as stream:
+                    hashlib.sha256(stream.read()).hexdigest()
+"""
+
+
+class Bench:
+    """A workspace of small plugins and the jobs that are timed in it."""
+
+    def __init__(self, root: Path, index: Index, plugins: int) -> None:
+        self.workshop = Workshop(root)
+        self.index = index
+        cache = {"UV_CACHE_DIR": str(root / "cache"), "GIT_CONFIG_COUNT": "1"}
+        mirror = {"GIT_CONFIG_KEY_0": f"url.{self.workshop.remotes}/.insteadOf"}
+        cache |= {**mirror, "GIT_CONFIG_VALUE_0": "https://git.example.org/"}
+        self.env = {key: value for key, value in self.workshop.environment(cache).items() if key != "VIRTUAL_ENV"}
+        for name in ("shared-a", "shared-b", "shared-c"):
+            module = name.replace("-", "_")
+            files = {f"{module}/m{number}.py": b"x = 1\n" * number for number in range(40)}
+            make_wheel(index.folder, name, files={f"{module}/__init__.py": b"", **files})
+        self.workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+        self.names = [f"plugin-{number:02d}" for number in range(plugins)]
+        for name in self.names:
+            self.workshop.plugin(name, dependencies=("shared-a", "shared-b", "shared-c"))
+        self.ours("lock", "-q")
+        self.ours("build", "-q")
+        self.places = [str((self.state / "envs" / "prod" / name).resolve()) for name in self.names]
+
+    @property
+    def state(self) -> Path:
+        return self.workshop.work / ".envbuilder"
+
+    def ours(self, *arguments: str) -> None:
+        """Run envbuilder."""
+        self._run([str(Path(sys.executable).with_name("envbuilder")), *arguments], self.workshop.work)
+
+    def _run(self, argv: list[str], folder: Path, **env: str) -> None:
+        subprocess.run(argv, cwd=folder, env={**self.env, **env}, check=True, capture_output=True)
+
+    def script(self, text: str) -> None:
+        """Run a piece of Python over all environments."""
+        self._run([sys.executable, "-I", "-S", "-c", text, *self.places], self.workshop.work)
+
+    def uv_no_op(self) -> None:
+        """Sync what is synced already, one after the other."""
+        for name, place in zip(self.names, self.places, strict=True):
+            argv = [str(find_uv()), "sync", "--frozen", "--offline", "--python", f"{place}/bin/python"]
+            self._run(argv, self.workshop.work / "profiles" / "prod" / name, UV_PROJECT_ENVIRONMENT=place)
+
+    def uv_warm(self, folder: Path, count: int) -> None:
+        """Make fresh environments one after the other."""
+        for name in self.names[:count]:
+            place = str(folder / name)
+            python = str(Path(sys.executable).resolve())
+            self._run([str(find_uv()), "venv", "--quiet", "--python", python, place], self.workshop.work)
+            argv = [str(find_uv()), "sync", "--frozen", "--offline", "--python", python]
+            self._run(argv, self.workshop.work / "profiles" / "prod" / name, UV_PROJECT_ENVIRONMENT=place)
+
+    def forget(self) -> None:
+        """Remove what was built."""
+        for name in ("store", "envs", "generations", "stamps", "digests.sqlite"):
+            path = self.state / name
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+
+
+def seconds(job: Job) -> float:
+    """Wall time of a job."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def compare(what: str, goal: float, rounds: int, mine: Job, theirs: Job, *, between: Job = lambda: None) -> None:
+    """Time two jobs in turn and print the medians and the ratio against its goal."""
+    pairs = []
+    for _ in range(rounds):
+        between()
+        pairs.append((seconds(mine), seconds(theirs)))
+    show(what, statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs), goal, "s")
+
+
+def show(what: str, mine: float, theirs: float, goal: float, unit: str) -> None:
+    """Print one line of the table."""
+    ratio = mine / theirs
+    verdict = "met" if ratio <= goal else "NOT met"
+    click.echo(f"{what:34} {mine:9.3f} {unit:2} {theirs:9.3f} {unit:2}  ratio {ratio:5.2f}  goal {goal:.2f}  {verdict}")
+
+
+def cold(root: Path) -> None:
+    """Four plugins whose wheels are fetched at once into an empty cache: bytes sent against the wheels' sum."""
+    draw = random.Random(0)  # noqa: S311 - bulk, not secrets
+    with Index(root / "wheels") as index:
+        for name in [f"big-{letter}" for letter in "abcdefgh"]:
+            module = name.replace("-", "_")
+            files = {f"{module}/__init__.py": b"", f"{module}/x": draw.randbytes(3_000_000)}
+            make_wheel(index.folder, name, files=files)
+        workshop = Workshop(root / "site")
+        workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+        for number in range(4):
+            wanted = tuple(f"big-{letter}" for letter in "abcd" + "efgh"[number])
+            workshop.plugin(f"plugin-{number}", dependencies=wanted)
+        for command, cache in ((["lock"], "a"), (["build", "--jobs", "4"], "b")):
+            ran = workshop.run(*command, "-q", env={"UV_CACHE_DIR": str(root / cache)})
+            if ran.status != 0:
+                raise RuntimeError(ran.err)
+        total = sum(wheel.stat().st_size for wheel in index.folder.glob("*.whl"))
+        show("cold: MB fetched, sum of wheels", index.sent / 1e6, total / 1e6, 1.05, "MB")
+
+
+@click.command(help=__doc__)
+@click.option("--plugins", default=50, show_default=True)
+@click.option("--warm", default=20, show_default=True, help="How many of them are built from a warm cache.")
+@click.option("--rounds", default=5, show_default=True)
+def main(plugins: int, warm: int, rounds: int) -> None:
+    """Run all comparisons."""
+    scratch = Path(tempfile.mkdtemp(prefix="bench-store-"))
+    try:
+        with Index(scratch / "wheels") as index:
+            bench = Bench(scratch / "site", index, plugins)
+            bench.ours("build", "-q")
+            compare(f"no-op: {plugins} plugins", 0.2, rounds, lambda: bench.ours("build", "-q"), bench.uv_no_op)
+            compare(
+                f"verify: {plugins} environments",
+                1.5,
+                rounds,
+                lambda: bench.ours("verify"),
+                lambda: bench.script(LSTAT),
+            )
+            full = lambda: bench.ours("verify", "--full")  # noqa: E731
+            compare(f"verify --full: {plugins} environments", 1.2, rounds, full, lambda: bench.script(HASH))
+
+            def clear() -> None:
+                bench.forget()
+                shutil.rmtree(scratch / "venvs", ignore_errors=True)
+
+            chosen = bench.names[:warm]
+            mine, theirs = (
+                (lambda: bench.ours("build", "-q", *chosen)),
+                (lambda: bench.uv_warm(scratch / "venvs", warm)),
+            )
+            compare(f"warm build: {warm} plugins", 1.0, rounds, mine, theirs, between=clear)
+        cold(scratch / "cold")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
