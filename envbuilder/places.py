@@ -35,6 +35,6 @@ def state_folders(root: Path) -> tuple[Path, Path]:
     home = os.environ.get("ENVBUILDER_HOME")
     if not home:
         return root / ".envbuilder", root / ".envbuilder"
-    shared = Path(home).expanduser().resolve()
+    shared = Path(os.path.expanduser(home)).resolve()  # noqa: PTH111 - Path's own fails on ~nobody
     digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     return shared, shared / "workspaces" / f"{root.name}-{digest}"

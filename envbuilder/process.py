@@ -17,6 +17,7 @@ from envbuilder.errors import Interrupted, ToolError
 # What would lead a child into an environment that is not meant: the one that the tool itself was started from, a
 # person's own packages, another interpreter's home.
 _LEAKS = (
+    "PYTHONDONTWRITEBYTECODE",  # Bytecode goes beside environments, where it bothers nobody.
     "PYTHONHOME",
     "PYTHONPATH",
     "PYTHONSTARTUP",

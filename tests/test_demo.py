@@ -223,6 +223,7 @@ def files_of(environment: Path) -> dict[str, int]:
     """The files of all packages by size, less what the installer itself writes and brings."""
     packages = next(environment.glob("lib/python*/site-packages"))
     own = {
+        "_envbuilder_bytecode.pth",
         "pip",
         "_virtualenv.py",
         "_virtualenv.pth",

@@ -157,8 +157,19 @@ class Store:
             sync_folder(self.folder)
         except OSError as error:
             raise unwritable(place, error) from error
+        self._keep_bytecode(key, staging)
         seals.write(self.head_path(key), self.list_path(key), seal, text)
         return seal
+
+    def _keep_bytecode(self, key: str, staging: Path) -> None:
+        """Let what the import compiled serve from the environment's place too; Python keeps it by the source's path."""
+        made = self.pycache(key) / staging.relative_to("/")
+        place = self.pycache(key) / self.path(key).relative_to("/")
+        with contextlib.suppress(OSError):  # Bytecode only saves time.
+            shutil.rmtree(place, ignore_errors=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(place)
+            made.parent.rmdir()
 
     def discard(self, key: str) -> None:
         """Take an environment out of its place, in one step, and then remove it."""

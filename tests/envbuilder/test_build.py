@@ -215,7 +215,9 @@ def test_build_killed_at_any_moment_is_made_good_by_the_next(
     process = subprocess.Popen(
         locked.argv("build"), cwd=locked.work, env=locked.environment(), stderr=subprocess.PIPE, text=True
     )
-    time.sleep(draw.uniform(0.2, 2.0))
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("> build")
+    time.sleep(draw.uniform(0.0, 1.5))
     process.send_signal(number)
     _, said = process.communicate()
     assert "Traceback" not in said
@@ -313,3 +315,16 @@ def test_rollback_is_undone_by_build(locked: Workshop) -> None:
     assert locked.run(*show).out.strip() == "0.1.0"
     assert "2 unchanged" in locked.run("build").out
     assert locked.run(*show).out.strip() == "0.2.0"
+
+
+def test_bytecode_of_the_first_import_is_kept(locked: Workshop) -> None:
+    """What the build compiled to prove the import is what the first run loads: it lies where Python looks for it."""
+    found = environments(locked)[0]
+    state = locked.work / ".envbuilder"
+    module = next(Path(found["path"]).glob("lib/python*/site-packages/alpha"))
+    kept = state / "pycache" / found["key"] / module.relative_to("/")
+    (compiled,) = kept.glob("__init__.*.pyc")
+    before = compiled.stat().st_mtime_ns
+    assert locked.run("exec", "alpha", "--", "python", "-c", "import alpha").status == 0
+    assert compiled.stat().st_mtime_ns == before
+    assert not (state / "pycache" / found["key"] / (state / "store" / ".staging").relative_to("/")).exists()

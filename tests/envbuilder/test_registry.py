@@ -268,4 +268,4 @@ def test_all_files_are_judged_at_once(workshop: Workshop) -> None:
     assert isinstance(found, list)
     assert [problem["entry"] for problem in found] == ["alpha", "beta", "beta", "gamma"]
     assert all(problem["where"].startswith(f"profiles/registry/{problem['entry']}.yaml:") for problem in found)
-    assert found[-1]["hint"] == "git mv profiles/registry/gamma.yaml profiles/registry/other.yaml"
+    assert found[-1]["hint"] == "mv profiles/registry/gamma.yaml profiles/registry/other.yaml"
