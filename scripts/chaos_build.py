@@ -139,7 +139,7 @@ class Campaign:
         if ran.status != 0 or pointed is None or pointed == before or not self.whole(pointed):
             self.counts["broken after the next build"] += 1
             print(fault, ran.err, file=sys.stderr)
-        if any((self.state / "store" / ".staging").iterdir()):
+        if list((self.state / "store").glob(".staging/*")):
             self.counts["leftovers"] += 1
 
     def _broken(self, fault: str) -> bytes:

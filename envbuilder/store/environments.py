@@ -67,9 +67,13 @@ class Store:
         return sorted(path.name.removesuffix(".json") for path in self.folder.glob("*.json") if _is_head(path))
 
     def staging(self, key: str) -> Path:
-        """A fresh folder to build in; what a killed build left there is removed. The caller holds the key's lock."""
+        """A fresh folder to build in; what a killed build left there is removed. The caller holds the key's lock.
+
+        Bytecode goes too: a full disk tears it, and what was compiled from an edited file may look up to date.
+        """
         folder = self.folder / ".staging" / key
         try:
+            shutil.rmtree(self.pycache(key), ignore_errors=True)
             if folder.exists():
                 shutil.rmtree(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)

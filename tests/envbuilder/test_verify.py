@@ -456,6 +456,28 @@ def test_pip_install_into_an_environment_is_noticed(site: Site) -> None:
     assert not (site.packages / "guest").exists()
 
 
+def test_repair_takes_the_bytecode_of_damage_along(site: Site) -> None:
+    """What was compiled from an edited file whose size and time look right does not outlive the repair of the file."""
+    show = [site.place / "bin" / "python", "-c", "import tool.data; print(tool.data.VALUE)"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    for path in (site.state / "pycache").rglob("data.*.pyc"):
+        path.unlink()
+    _edit_quietly(site)
+    assert subprocess.run(show, env=env, capture_output=True, text=True, check=True).stdout == "2\n"
+    mends(site, "--full")
+    assert subprocess.run(show, env=env, capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_torn_bytecode_does_not_stop_a_build(site: Site) -> None:
+    """Bytecode that a full disk cut off is not what the next build imports."""
+    torn = list((site.state / "pycache").rglob("*.pyc"))
+    assert torn
+    for path in torn:
+        os.truncate(path, 20)
+    site.head.unlink()
+    assert site.states() == ["built"]
+
+
 def test_python_run_by_hand_leaves_no_bytecode_inside(site: Site) -> None:
     """The environment's own python, without any variable of ours, puts bytecode beside the environment."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
