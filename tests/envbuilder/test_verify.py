@@ -458,7 +458,7 @@ def test_pip_install_into_an_environment_is_noticed(site: Site) -> None:
 
 def test_repair_takes_the_bytecode_of_damage_along(site: Site) -> None:
     """What was compiled from an edited file whose size and time look right does not outlive the repair of the file."""
-    show = [site.place / "bin" / "python", "-c", "import tool.data; print(tool.data.VALUE)"]
+    show = [str(site.place / "bin" / "python"), "-c", "import tool.data; print(tool.data.VALUE)"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     for path in (site.state / "pycache").rglob("data.*.pyc"):
         path.unlink()
