@@ -116,8 +116,11 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None) -> Out
 
     state = find_workspace(settings.folder).own
     if export:
-        written = [str(path) for path in export_csv(state, run_id)]
-        return Outcome("runs show", settings.profile, result={"written": written}, text=tuple(written))
+        exported = export_csv(state, run_id)
+        written = [str(path) for path in exported.paths]
+        return Outcome(
+            "runs show", settings.profile, result={"written": written}, problems=exported.problems, text=tuple(written)
+        )
     return _shown("runs show", settings.profile, show_run(state, run_id))
 
 
