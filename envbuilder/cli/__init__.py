@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli import environments, locks, runs, store
+from envbuilder.cli import bundles, environments, locks, runs, store
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
 
@@ -26,7 +26,7 @@ for _command in (locks.lock, locks.check, environments.build, environments.statu
     cli.add_command(_command)
 for _command in (environments.execute, store.verify, store.generations, store.rollback, store.diff, store.gc):
     cli.add_command(_command)
-for _command in (runs.run, runs.plan, runs.runs):
+for _command in (runs.run, runs.plan, runs.runs, bundles.bundle):
     cli.add_command(_command)
 
 
@@ -88,8 +88,9 @@ def _end(problems: Sequence[Problem], status: int) -> None:
 
     words = sys.argv[1:]
     command = next((word for word in words if word in cli.commands), "envbuilder")
-    if command == "runs":
-        command += f" {next((word for word in words if word in runs.runs.commands), '')}".rstrip()
+    group = cli.commands.get(command)
+    if isinstance(group, click.Group):
+        command += f" {next((word for word in words if word in group.commands), '')}".rstrip()
     pairs = [
         *itertools.pairwise(words),
         *(tuple(word.split("=", 1)) for word in words if word.startswith("--profile=")),

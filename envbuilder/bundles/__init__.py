@@ -1,0 +1,1 @@
+"""Bundles: what builds need, in one file, for machines that have neither a network nor a uv cache."""

@@ -1,0 +1,243 @@
+"""`bundle create`: build once from nothing to learn what a build needs, pack that, and prove the pack by a build."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from envbuilder import process, uv
+from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of, write
+from envbuilder.bundles.clones import Clone
+from envbuilder.bundles.restoring import StaleError, unpack
+from envbuilder.errors import BuildError, Problem, ToolError
+from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_pins
+from envbuilder.lock.sources import Sources
+from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
+from envbuilder.store.digests import walk
+from envbuilder.store.environments import Store
+from envbuilder.store.files import locked, sync_folder, unwritable
+
+# The parts of uv's cache that a build from a lock reads. What it knows of interpreters is this machine's; its clones
+# serve to build what is built by then.
+_BUCKETS = ("archive-v", "wheels-v", "sdists-v", "simple-v", "flat-index-v")
+_TIMEOUT_S = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Created:
+    """A bundle that was proved: its manifest, size in bytes and digest."""
+
+    manifest: Manifest
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to bundle: plugins of a workspace in a profile."""
+
+    workspace: Workspace
+    profile: Profile
+    registry: Registry
+    plugins: Sequence[Entry]
+
+
+def create(file: Path, order: Order, say: Callable[[str], None]) -> Created:
+    """Pack all that builds of some plugins need into a file; it appears once a build from it alone has succeeded.
+
+    Args:
+        file: the bundle to write; one that is there stays until the new one is proved.
+        order: what to bundle.
+        say: told what is done now.
+
+    Raises:
+        StaleError: a lock is missing or not up to date.
+        BuildError: a plugin cannot be built, or not from the bundle alone.
+        ToolError: the file system refuses.
+    """
+    drafts = _fresh(order)
+    store = Store(order.workspace.shared)
+    fresh = file.with_name(f".{file.name}.tmp")
+    # One at a time; what a killed one leaves is swept up by the next build, as it would be for an environment.
+    with locked(store.lock_path("bundle"), waiting=lambda: say("waiting for another bundle to be made")):
+        scratch = store.staging("bundle")
+        try:
+            with fresh.open("w+b") as stream:
+                say(f"building {len(order.plugins)} plugins from nothing, to see what they need")
+                git, sources = _bundle_git(order, drafts, scratch)
+                python = _build(order, scratch / "made", sources, git)
+                say("packing")
+                sources |= {f"cache/{name}": path for name, path in _needed(scratch / "made" / "cache")}
+                manifest = _manifest(order, git, python, sources)
+                write(stream, manifest, sources)
+                stream.flush()
+                os.fsync(stream.fileno())
+            say("proving it: a build from the bundle alone, without a network")
+            _prove(order, fresh, manifest, scratch / "proof")
+            created = Created(manifest, fresh.stat().st_size, hex_of(fresh))
+            fresh.replace(file)
+            sync_folder(file.parent)
+        except OSError as error:
+            raise unwritable(file, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            store.staging("bundle")
+    return created
+
+
+def _fresh(order: Order) -> list[Draft]:
+    pins = read_pins(order.workspace, order.profile)
+    found = find_stale(order.workspace, order.profile, order.registry, order.plugins, pins).values()
+    problems = [each for each in found if isinstance(each, Problem)]
+    if problems:
+        raise StaleError(
+            Problem("bundle-stale", f"{each.code}: {each.message}", each.entry, each.where, each.hint)
+            for each in problems
+        )
+    return [each for each in found if isinstance(each, Draft)]
+
+
+def _bundle_git(order: Order, drafts: Sequence[Draft], scratch: Path) -> tuple[dict[str, Git], dict[str, Path]]:
+    """A git bundle for each address: the manifest's entries, and member to file."""
+    pins: dict[str, list[Pin]] = {}
+    for draft in drafts:
+        for pin in draft.pins.values():
+            pins.setdefault(pin.url, []).append(pin)
+    workspace = order.workspace
+    sources = Sources(workspace, order.profile, read_pins(workspace, order.profile), frozen=True)
+    told, files = {}, {}
+    for url, wanted in sorted(pins.items()):
+        ensure_objects(sources, wanted, offline=False)
+        clone = Clone(url, workspace.shared / "git", workspace.git_mirrors)
+        # An annotated tag where it is to be had: a package may ask git for its version.
+        objects = {each for pin in wanted for each in (pin.tag_object, pin.commit) if clone.has(each)}
+        file = scratch / clone.member
+        file.parent.mkdir(parents=True, exist_ok=True)
+        clone.give(objects, file)
+        told[url] = Git(file=clone.member, objects=tuple(sorted(objects)))
+        files[clone.member] = file
+    return told, files
+
+
+def _build(order: Order, home: Path, files: Mapping[str, Path], git: Mapping[str, Git]) -> dict[str, Python]:
+    """Build with an empty cache of its own, which then holds what was needed; the interpreters used."""
+    for url, each in git.items():
+        Clone(url, home / "git", {}).take(files[each.file])
+    keys = _run_build(order, home, {}, ())
+    store = Store(home)
+    python = {}
+    for plugin, key in keys.items():
+        seal = store.seal(key)
+        inputs = seal.inputs if seal else {}
+        facts = {name: str(inputs.get(name, "")) for name in ("implementation", "abi", "platform")}
+        python[plugin] = Python(version=str(inputs.get("python", "")), **facts)
+    return python
+
+
+def _prove(order: Order, file: Path, manifest: Manifest, home: Path) -> None:
+    cache = home / "cache"
+    unpack(file, manifest, cache, home / "git")
+    with _no_network() as settings:
+        try:
+            _run_build(order, home, settings, ("--offline",))
+        except BuildError as error:
+            raise BuildError(
+                Problem("bundle-unproved", f"not from the bundle alone: {each.message}", each.entry, each.where)
+                for each in error.problems
+            ) from error
+
+
+@contextlib.contextmanager
+def _no_network() -> Iterator[dict[str, str]]:
+    """Variables under which whatever a build tries to reach is refused, should it try in spite of ``--offline``."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # Taken, and nobody listens.
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        proxies = {name: address for upper in names for name in (upper, upper.lower())}
+        yield {**proxies, "NO_PROXY": "", "no_proxy": "", "GIT_ALLOW_PROTOCOL": "file"}
+
+
+def _run_build(order: Order, home: Path, env: Mapping[str, str], options: Sequence[str]) -> dict[str, str]:
+    """``envbuilder build`` in a process with a state folder and a uv cache of its own: plugin to key.
+
+    Raises:
+        BuildError: a plugin cannot be built.
+    """
+    own = {"ENVBUILDER_HOME": str(home), "UV_CACHE_DIR": str(home / "cache"), **env}
+    # The cache stands inside the workspace: where uv runs git in a folder that is no repository yet, git must not take
+    # the workspace's own for it.
+    own["GIT_CEILING_DIRECTORIES"] = str(home.resolve())
+    base = {name: value for name, value in os.environ.items() if name != "UV_NO_CACHE"}
+    # One at a time: from an empty cache, neighbours that share a repository would be in each other's way.
+    words = ["build", "--jobs", "1", "--profile", order.profile.name, "--format", "json", *options]
+    done = process.run(
+        [
+            sys.executable,
+            "-m",
+            "envbuilder",
+            *words,
+            "-C",
+            order.workspace.root,
+            "--",
+            *(plugin.name for plugin in order.plugins),
+        ],
+        cwd=Path(__file__).resolve().parents[2],
+        env=process.clean_environment(own, base=base),
+        timeout_s=_TIMEOUT_S,
+    )
+    try:
+        told = json.loads(done.stdout)
+        problems = [Problem(**each) for each in told["problems"]]
+        if problems and not told["ok"]:
+            raise BuildError(problems)
+        return {each["plugin"]: each["key"] for each in told["result"]["environments"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ToolError(f"the build ended with {done.returncode}: {done.stderr.strip()[-500:]}") from error
+
+
+def _needed(cache: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a cache that go into a bundle, by their names in it."""
+    for name, entry in walk(cache):
+        if entry.is_dir(follow_symlinks=False):
+            continue
+        parts = name.split("/")
+        kept = len(parts) > 2 and parts[0].startswith(_BUCKETS) and not name.endswith(".lock")
+        if parts[0].startswith("sdists-v"):
+            # Of packages from source, what was built; of the workspace's own folders nothing, which are built there.
+            kept = kept and parts[1] not in {"path", "editable"} and "src" not in parts[4:]
+        if kept or parts[0].startswith("archive-v"):
+            yield name, Path(entry.path)
+
+
+def _manifest(
+    order: Order, git: Mapping[str, Git], python: Mapping[str, Python], sources: Mapping[str, Path]
+) -> Manifest:
+    names = tuple(plugin.name for plugin in order.plugins)
+    locks = {name: hex_of(lock_folder(order.workspace, order.profile, name) / "uv.lock") for name in names}
+    files: dict[str, File | Link] = {}
+    for name, path in sorted(sources.items()):
+        if path.is_symlink():
+            # What the links of a cache say is theirs; where it is absolute, it is made to travel.
+            folder = path.parent.resolve()
+            files[name] = Link(link=os.path.relpath(path.resolve(), folder))
+            continue
+        status = path.stat()
+        files[name] = File(size=status.st_size, sha256=hex_of(path), mode=status.st_mode & 0o777)
+    return Manifest(
+        schema="envbuilder/bundle/1",
+        profile=order.profile.name,
+        plugins=names,
+        uv=".".join(map(str, uv.version_of(uv.find_uv()))),
+        python=python,
+        locks=locks,
+        git=git,
+        files=files,
+    )
