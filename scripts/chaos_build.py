@@ -131,7 +131,9 @@ class Campaign:
         self.counts["points at the " + ("old" if after == before else "new")] += 1
         if before is not None and (after is None or not self.whole(after)):
             self.counts["broken after the fault"] += 1
-        if b"Traceback" in said or b"internal-error" in said:
+        if b"KeyboardInterrupt" in said and b" main()\n" not in said:
+            self.counts["interrupted while Python started"] += 1
+        elif b"Traceback" in said or b"internal-error" in said:
             self.counts["traceback"] += 1
             print(said.decode(), file=sys.stderr)
         ran = self.workshop.run("build", "-q", env=self.env)
