@@ -1,5 +1,11 @@
-"""Run the command line as `python -m envbuilder`."""
+"""Run the command line, as `envbuilder` or `python -m envbuilder`."""
 
-from envbuilder.cli import main
+import signal
 
-main()
+# Ctrl-C while the rest is being imported ends the process without a traceback; `main` sets its own handlers.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from envbuilder.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()
