@@ -55,6 +55,8 @@ def main() -> None:
         message = f"cannot write the result: {error.strerror or error}"
         _end((Problem("unwritable", message, hint="df -h ."),), EXIT_UNUSABLE)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
+        if isinstance(error.__cause__, KeyboardInterrupt):  # A class in the making wraps whatever stops it.
+            _end(Interrupted().problems, EXIT_INTERRUPTED)
         _end((_unforeseen(error),), EXIT_UNUSABLE)
 
 
