@@ -121,7 +121,8 @@ class Locker:
             draft = self.draft(plugin, extra=self.indirect_siblings(plugin))
             if not self._request.upgrade and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
-            final = self._resolve(draft)
+            # From what its metadata names alone: what the old lock held besides may not be needed any more.
+            final = self._resolve(self.draft(plugin))
         except Interrupted:
             raise
         except (EnvbuilderError, OSError) as error:

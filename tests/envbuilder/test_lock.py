@@ -717,3 +717,14 @@ def test_removed_entries_leave_the_pins(family: Workshop) -> None:
     pins = files(family)["pins.toml"].decode()
     assert "beta" not in pins
     assert "[entries.lib]" in pins
+
+
+def test_a_dropped_sibling_leaves_the_lock_fresh(workshop: Workshop) -> None:
+    """A new tag that no longer needs a library of the registry is locked once, and that lock is up to date."""
+    workshop.release("late", "v0.1.0")
+    workshop.entry("late", kind="library")
+    workshop.plugin("alpha", dependencies=("late",))
+    assert workshop.run("lock").status == 0
+    workshop.plugin("alpha", tag="v0.2.0")
+    assert workshop.run("lock").status == 0
+    assert workshop.run("lock", "--check").status == 0
