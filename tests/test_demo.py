@@ -253,3 +253,15 @@ def test_status_names_every_plugin() -> None:
     result = ran.json["result"]
     assert isinstance(result, dict)
     assert [each["plugin"] for each in result["plugins"]] == ["html-report", "ocr-crnn", "ocr-rapid", "text-metrics"]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU and its driver")
+def test_torch_uses_the_gpu_where_there_is_one() -> None:
+    """On a machine with a GPU the demo's torch plugin runs on it, and the record names the device."""
+    ran = project("run", "--format", "json")
+    assert ran.status == 0, ran.err
+    tasks = [task for task in json.loads(ran.out)["result"]["tasks"] if task["plugin"] == "ocr-crnn"]
+    assert {task["device"] for task in tasks} == {"cuda"}
+    assert all("NVIDIA" in task["device_name"] for task in tasks)
