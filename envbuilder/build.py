@@ -28,7 +28,7 @@ from envbuilder.store.files import keep_from_git, locked, write_atomically
 from envbuilder.store.generations import Generations
 from envbuilder.store.interpreters import find, stamp_of
 from envbuilder.store.seals import Facts
-from envbuilder.store.syncing import Recipe, link_mode, sync
+from envbuilder.store.syncing import LINK_NOTES, Recipe, link_mode, sync
 
 # Measured: linking is bound by the file system; more than two at once gain nothing on two cores.
 _JOBS = 2
@@ -250,13 +250,16 @@ class Builder:
     ) -> None:
         pins = list(draft.pins.values())
         ensure_objects(self._sources, pins, offline=self._offline)
+        mode, is_news = link_mode(self._workspace.shared)
+        if is_news:
+            report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
         recipe = Recipe(
             project=lock_folder(self._workspace, self._profile, draft.plugin.name),
             staging=self.store.staging(key),
             interpreter=self._interpreter(draft.plugin),
             env={
                 **uv_settings(self._sources.repository(pin.url) for pin in pins),
-                "UV_LINK_MODE": link_mode(self._workspace.shared),
+                "UV_LINK_MODE": mode,
             },
             offline=self._offline,
         )

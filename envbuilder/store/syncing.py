@@ -118,19 +118,28 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
 
 
-def link_mode(shared: Path) -> str:
-    """How files get from uv's cache into the store; tried once and remembered.
+# What each link mode means for the disk, for people.
+LINK_NOTES = {
+    "clone": "files share blocks with uv's cache",
+    "hardlink": "files are hard links into uv's cache",
+    "copy": "files are copied: uv's cache and the store are on different file systems; ENVBUILDER_HOME moves the store",
+}
+
+
+def link_mode(shared: Path) -> tuple[str, bool]:
+    """How files get from uv's cache into the store, and whether that was found out just now; tried once, remembered.
 
     ``clone`` where the file system lets files share blocks, else ``hardlink``, else ``copy``.
     """
     memo = shared / "link-mode"
-    with contextlib.suppress(OSError):
-        known = memo.read_text(encoding="utf-8").strip()
-        if known in {"clone", "hardlink", "copy"}:
-            return known
-    found = _try_links(uv_cache(), shared)
-    write_atomically(memo, f"{found}\n")
-    return found
+    about = os.environ.get("UV_CACHE_DIR", "")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        known, _, cache = memo.read_text(encoding="utf-8").rstrip("\n").partition(" ")
+        if known in LINK_NOTES and cache == about:
+            return known, False
+    found = try_links(uv_cache(), shared)
+    write_atomically(memo, f"{found} {about}\n")
+    return found, True
 
 
 def uv_cache() -> Path:
@@ -139,7 +148,8 @@ def uv_cache() -> Path:
     return Path(done.stdout.strip())
 
 
-def _try_links(cache: Path, shared: Path) -> str:
+def try_links(cache: Path, shared: Path) -> str:
+    """The best link mode between two folders, by trying."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         shared.mkdir(parents=True, exist_ok=True)
