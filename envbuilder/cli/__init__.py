@@ -55,7 +55,7 @@ def main() -> None:
         message = f"cannot write the result: {error.strerror or error}"
         _end((Problem("unwritable", message, hint="df -h ."),), EXIT_UNUSABLE)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
-        if isinstance(error.__cause__, KeyboardInterrupt):  # A class in the making wraps whatever stops it.
+        if interruption_in(error):
             _end(Interrupted().problems, EXIT_INTERRUPTED)
         _end((_unforeseen(error),), EXIT_UNUSABLE)
 
@@ -65,6 +65,15 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
     stop_all()
     raise KeyboardInterrupt
+
+
+def interruption_in(error: BaseException | None) -> bool:
+    """Whether an error is an interruption at heart: classes and imports in the making wrap, or trip over, what stops them."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _lose_output() -> None:

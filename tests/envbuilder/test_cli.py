@@ -10,6 +10,8 @@ from collections.abc import Callable
 import pytest
 from workshop import Workshop
 
+from envbuilder.cli import interruption_in
+
 COMMANDS = [
     ["lock"],
     ["lock", "--check"],
@@ -277,3 +279,20 @@ def test_core_that_environments_do_not_get_is_a_warning(workshop: Workshop) -> N
     assert workshop.run("lock").status == 0
     ran = workshop.run("check", "--format", "json")
     assert (ran.status, ran.codes) == (0, ["core-not-pinned"])
+
+
+def test_interruption_is_known_under_any_wrapping() -> None:
+    """Ctrl-C in the middle of an import surfaces as some other error, with the interruption behind it."""
+
+    def tripped(*, from_it: bool) -> Exception:
+        try:
+            try:
+                raise KeyboardInterrupt  # noqa: TRY301 - what is caught is the point
+            except KeyboardInterrupt as interruption:
+                raise KeyError(1) from (interruption if from_it else None)
+        except KeyError as error:
+            return error
+
+    assert interruption_in(tripped(from_it=True))
+    assert interruption_in(tripped(from_it=False))
+    assert not interruption_in(KeyError(1))
