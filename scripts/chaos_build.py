@@ -239,7 +239,7 @@ def main(rounds: int, packages: int, seed: int, minutes: float) -> None:
     for name, count in sorted(counts.items()):
         click.echo(f"{name:40} {count:5}")
     broken = sum(counts[name] for name in ("broken after the fault", "broken after the next build", "traceback"))
-    click.echo(f"{'environments of ours left broken':40} {broken:5}")
+    click.echo(f"{'ours: broken, or a traceback':40} {broken:5}")
     sys.exit(1 if broken else 0)
 
 
