@@ -164,10 +164,6 @@ class Repository:
         """Whether the clone holds a commit."""
         return bool(_COMMIT.fullmatch(commit)) and self._in_clone("cat-file", "-e", f"{commit}^{{commit}}").ok
 
-    def tags_of(self, commit: str) -> tuple[str, ...]:
-        """The tags in the clone that point at a commit."""
-        return tuple(self._in_clone("tag", "--points-at", commit).stdout.split())
-
     def read(self, commit: str, path: str) -> str | None:
         """The text of a file at a commit; None where there is none."""
         done = self._in_clone("cat-file", "blob", f"{commit}:{path}")

@@ -230,45 +230,5 @@ def runs_table(outcomes: Sequence[RunOutcome]) -> Table:
     return Table("runs", ("run", "name", "status", "tasks ok", "started"), tuple(rows))
 
 
-def print_outcome(outcome: RunOutcome, stream: TextIO) -> None:
-    """Print a run's tables and where its report is."""
-    print_tables(outcome.tables, stream)
-    for name in ("report", "run"):
-        if name in outcome.paths:
-            stream.write(f"{name}: {outcome.paths[name]}\n")
-
-
-def print_tables(tables: Sequence[Table], stream: TextIO) -> None:
-    """Print tables: coloured on a terminal, plain columns elsewhere."""
-    for table in tables:
-        if stream.isatty():
-            _print_rich(table, stream)
-        else:
-            stream.write(plain_table(table) + "\n")
-
-
-def plain_table(table: Table) -> str:
-    """A table as columns of plain text; its widths are those of its texts, nothing is cut or wrapped."""
-    lines = [table.columns, *table.rows]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join(shown) + "\n"
-
-
-def _print_rich(table: Table, stream: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = RichTable(title=table.title, title_justify="left")
-    for name in table.columns:
-        is_number = name not in {"task", "status", "device", "class", "run", "name", "stage", "plugin", "started"}
-        shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in table.rows:
-        styles = (_colour(cell) if name == "status" else "" for name, cell in zip(table.columns, row, strict=True))
-        shown.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
-    Console(file=stream).print(shown)
-
-
 def _colour(status: str) -> str:
     return "yellow" if status.startswith("ok, ") else _COLOURS.get(status, "red")

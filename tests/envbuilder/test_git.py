@@ -121,7 +121,6 @@ def test_what_is_not_there_is_none(workshop: Workshop) -> None:
     assert "alpha" in str(clone.read(commit, "plugins/a/pyproject.toml"))
     assert clone.read(commit, "pyproject.toml") is None
     assert clone.read(commit, "plugins/a") is None
-    assert clone.tags_of(commit) == ("v0.1.0",)
     assert not clone.has("v0.1.0")
 
 

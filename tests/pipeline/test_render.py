@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Table, Task, TaskResult
+from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Task, TaskResult
 from pipeline.render import (
     ending,
     make_display,
     outcome_tables,
-    plain_table,
     plan_table,
-    print_outcome,
     rounded,
     runs_table,
 )
@@ -69,27 +67,10 @@ def test_metrics_of_two_judges_are_told_apart() -> None:
     assert tasks.rows[0][-3:] == ("0.1250", "0.5000", "0.5000")
 
 
-def test_plain_table_cuts_nothing() -> None:
-    """Columns are as wide as their widest text."""
-    table = Table("t", ("a", "long header"), (("x" * 200, "1"), ("y", "")))
-    assert plain_table(table).splitlines()[1:] == ["x" * 200 + "  1", "y"]
-
-
 def _outcome() -> RunOutcome:
     tables = outcome_tables(RESULTS, EVALUATIONS)
     paths = {"report": "/r/report.html", "run": "/r"}
     return RunOutcome(False, "id", "failed", (), RESULTS, EVALUATIONS, tables, paths, "demo", "2026")
-
-
-def test_outcome_ends_with_the_report() -> None:
-    """The tables are followed by where the report is; a pipe gets no colour, a terminal does."""
-    pipe, terminal = io.StringIO(), Terminal()
-    print_outcome(_outcome(), pipe)
-    assert pipe.getvalue().endswith("report: /r/report.html\nrun: /r\n")
-    assert "\x1b" not in pipe.getvalue()
-    print_outcome(_outcome(), terminal)
-    assert "\x1b" in terminal.getvalue()
-    assert "ocr@lines" in terminal.getvalue()
 
 
 def test_progress_without_a_terminal_is_plain_lines() -> None:
