@@ -110,6 +110,12 @@ class SettingsDocument(Document):
     core: dict[str, Core] = Field(default_factory=dict)
     git_mirrors: dict[str, str] = Field(default_factory=dict)
     index_mirrors: Annotated[dict[str, str], AfterValidator(not_yet)] = Field(default_factory=dict)
+    allowed_signers: str | None = Field(
+        default=None, description="ssh's allowed signers (ssh-keygen(1)) whose signatures of tags count"
+    )
+    allowed_keys: str | None = Field(
+        default=None, description="a file of GPG keys, or a folder of such, whose signatures of tags count"
+    )
 
 
 class ProfileDocument(Document):
@@ -122,7 +128,7 @@ class ProfileDocument(Document):
     extra_index_urls: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
     torch_backends: tuple[Literal["default"], ...] = ("default",)
-    require_signed_tags: Annotated[bool, AfterValidator(not_yet)] = False
+    require_signed_tags: bool = False
 
 
 def find_workspace(start: Path) -> Workspace:
@@ -156,6 +162,8 @@ def _workspace(root: Path, settings: SettingsDocument) -> Workspace:
         },
         git_mirrors={canonical_address(key): _mirror(root, value) for key, value in settings.git_mirrors.items()},
         index_mirrors=settings.index_mirrors,
+        allowed_signers=root / settings.allowed_signers if settings.allowed_signers else None,
+        allowed_keys=root / settings.allowed_keys if settings.allowed_keys else None,
     )
 
 
@@ -197,6 +205,7 @@ def read_profile(workspace: Workspace, name: str) -> Profile:
         index_url=document.index_url,
         extra_index_urls=document.extra_index_urls,
         build_constraints=document.build_constraints,
+        require_signed_tags=document.require_signed_tags,
     )
 
 

@@ -113,6 +113,34 @@ class Repository:
             raise self._unreachable(done)
         return self.resolve(kind, ref)
 
+    def fetch_together(self, refs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Resolved | None]:
+        """Bring several refs, each a kind and a name, with one command; as `fetch`, one by one, where one is not there.
+
+        Raises:
+            RemoteError: the remote cannot be reached.
+        """
+        wanted = sorted(set(refs))
+        if len(wanted) > 1:
+            places = {"tag": "refs/tags/", "branch": "refs/heads/"}
+            specs = [f"+{name}:{name}" for kind, ref in wanted if (name := f"{places.get(kind, '')}{ref}") != ref]
+            specs += [f"+{ref}:refs/pinned/{ref}" for kind, ref in wanted if kind not in places]
+            with self._alone():
+                done = self._fetch(*specs)
+            if done.ok:
+                return {(kind, ref): self.resolve(kind, ref) for kind, ref in wanted}
+        return {(kind, ref): self.fetch(kind, ref) for kind, ref in wanted}
+
+    def fetch_every_tag(self) -> None:
+        """Bring what every tag of the remote names, and leave the clone's own tags as they are.
+
+        Raises:
+            RemoteError: the remote cannot be reached.
+        """
+        with self._alone():
+            done = self._fetch("+refs/tags/*:refs/listed/tags/*", prune=True)
+        if not done.ok:
+            raise self._unreachable(done)
+
     def _fetch_commit(self, commit: str) -> Resolved | None:
         if self.has(commit):
             return self.resolve("rev", commit)
@@ -169,6 +197,16 @@ class Repository:
         done = self._in_clone("cat-file", "blob", f"{commit}:{path}")
         return done.stdout if done.ok else None
 
+    def tag_text(self, name: str) -> str | None:
+        """The text of an annotated tag's object; None where it is no such object."""
+        done = self._in_clone("cat-file", "tag", name)
+        return done.stdout if done.ok else None
+
+    def verify_tag(self, name: str, settings: Mapping[str, str], env: Mapping[str, str]) -> process.Completed:
+        """``git verify-tag --raw`` of a tag object, under git settings and variables of the caller's."""
+        words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        return self._git(*words, "--git-dir", str(self.path), "verify-tag", "--raw", name, env=env)
+
     def checkout(self, commit: str, folder: Path) -> None:
         """A work tree at a commit, with its tags, for builds that ask git for their version."""
         for arguments in (
@@ -221,11 +259,12 @@ class Repository:
         return self._git("--git-dir", str(self.path), *arguments)
 
     @staticmethod
-    def _git(*arguments: str) -> process.Completed:
+    def _git(*arguments: str, env: Mapping[str, str] | None = None) -> process.Completed:
         # Never a prompt, never a helper program from an address, never large files that nobody asked for.
         settings = ("-c", "protocol.ext.allow=never", "-c", "gc.auto=0", "-c", "advice.detachedHead=false")
-        env = process.clean_environment({"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"})
-        return process.run(["git", *settings, *arguments], env=env, timeout_s=_TIMEOUT_S)
+        own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
+        whole = process.clean_environment(own)
+        return process.run(["git", *settings, *arguments], env=whole, timeout_s=_TIMEOUT_S)
 
     def _unreachable(self, done: process.Completed) -> RemoteError:
         via = "" if self.remote == self.url else f" (through the mirror {self.remote})"

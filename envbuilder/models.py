@@ -123,6 +123,7 @@ class Profile:
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
+    require_signed_tags: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ class Workspace:
         core: distribution name to version, or to the package folder to read it from.
         git_mirrors: prefix of a canonical address to what replaces it.
         index_mirrors: canonical index to mirror.
+        allowed_signers: ssh's list of those whose signatures count.
+        allowed_keys: a keyring, or a folder of keys, of those whose GPG signatures count.
     """
 
     root: Path
@@ -146,6 +149,8 @@ class Workspace:
     core: Mapping[str, str | Path] = field(default_factory=dict)
     git_mirrors: Mapping[str, str] = field(default_factory=dict)
     index_mirrors: Mapping[str, str] = field(default_factory=dict)
+    allowed_signers: Path | None = None
+    allowed_keys: Path | None = None
 
     def show(self, path: Path) -> str:
         """The path as people write it here: relative to the workspace where it is inside."""
@@ -167,7 +172,9 @@ class Pin:
     """What a git entry was when it was locked; one table of ``pins.toml``.
 
     `tag_object` is the annotated tag's own object, equal to `commit` for a lightweight tag and for a bare commit.
-    `requires` are the package's own dependencies, as declared at the commit.
+    `requires` are the package's own dependencies, as declared at the commit, what it asks of the core among them.
+    `signature` is what was known of the tag's when it was locked: ``ssh:<fingerprint> <principal>`` or
+    ``gpg:<fingerprint> <user>`` where an allowed signer made it, else ``none``, ``unknown`` or ``bad``.
     """
 
     url: str
@@ -181,6 +188,7 @@ class Pin:
     version: str
     requires_python: str | None = None
     requires: tuple[str, ...] = ()
+    signature: str = "none"
 
 
 @dataclass(frozen=True)
@@ -193,10 +201,11 @@ class LockRecord:
 
 @dataclass(frozen=True)
 class Pins:
-    """``pins.toml``: entries by name, locks by plugin."""
+    """``pins.toml``: entries by name, locks by plugin; `edited` are entries that are not as `lock` wrote them."""
 
     entries: Mapping[str, Pin] = field(default_factory=dict)
     locks: Mapping[str, LockRecord] = field(default_factory=dict)
+    edited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

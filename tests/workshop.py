@@ -161,7 +161,9 @@ class Workshop:
         (folder / "pyproject.toml").write_text(pyproject if pyproject is not None else text)
         return folder
 
-    def release(self, name: str, tag: str, *, subdirectory: str = "", annotate: bool = True, **package: object) -> str:
+    def release(
+        self, name: str, tag: str, /, *, subdirectory: str = "", annotate: bool = True, **package: object
+    ) -> str:
         """Commit a package to the remote of that name, tag it, and return the commit."""
         repository = self.remotes / f"{name}.git"
         if not repository.exists():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from packaging.utils import canonicalize_name
@@ -17,11 +16,12 @@ from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved
-from envbuilder.lock import metadata
-from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, read_lock, read_pins
+from envbuilder.lock import metadata, signatures
+from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
+from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, edit_hint
-from envbuilder.lock.sources import Sources, same_place
-from envbuilder.models import Entry, GitSource, Metadata, Pins, Profile, Registry, Workspace
+from envbuilder.lock.sources import Sources, nearest, same_place
+from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, Registry, Workspace
 from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
@@ -58,6 +58,7 @@ def check(
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
+    problems.extend(checker.check_pins(entries))
     problems.extend(checker.check_pinned_core(entries))
     return Report(len(entries), len(listings), tuple(_unique(problems)))
 
@@ -130,9 +131,10 @@ class _Checker:
                 refs = listing
                 broken = self._check_ref(entry, entry.source, refs)
         problems.extend([broken] if broken else [])
+        gone = broken is not None and broken.severity == "error"
         try:
             # Of what cannot be asked for now, the pins still tell.
-            member = self._sources.member(entry) if refs is not None and not broken else self._known(entry)
+            member = self._sources.member(entry) if refs is not None and not gone else self._known(entry)
         except EnvbuilderError as error:
             return [
                 *problems,
@@ -140,11 +142,13 @@ class _Checker:
             ]
         if member is not None:
             problems.extend(self._check_declared(entry, member, refs or {}))
+            problems.extend(self._check_signature(entry, member.pin, refs) if member.pin else ())
         return problems
 
     def _known(self, entry: Entry) -> Member | None:
         pin = self._pins.entries.get(entry.name)
-        if isinstance(entry.source, GitSource) and (pin is None or not same_place(pin, entry.source)):
+        known = pin is not None and isinstance(entry.source, GitSource) and same_place(pin, entry.source)
+        if isinstance(entry.source, GitSource) and (not known or entry.name in self._pins.edited):
             return None
         return self._sources.member(entry)
 
@@ -162,13 +166,80 @@ class _Checker:
             )
             return self._problem("tag-deleted", entry, message, hint=listing)
         if found is None:
-            message = f"{source.url} has no {source.ref_kind} {source.ref!r}{_nearest(source.ref, refs, place)}"
+            message = f"{source.url} has no {source.ref_kind} {source.ref!r}{nearest(source.ref, refs, place)}"
             return self._problem("tag-missing", entry, message, hint=listing)
-        if pinned is not None and found.commit != pinned.commit and source.ref_kind == "tag":
-            message = f"tag {source.ref!r} was {pinned.commit[:12]} when locked, and names {found.commit[:12]} now"
-            hint = f"envbuilder lock --profile {self._profile.name} --repin  # if the move was meant"
-            return self._problem("tag-moved", entry, message, hint=hint)
-        return None
+        if pinned is None or source.ref_kind != "tag" or found.object == pinned.tag_object:
+            return None
+        hint = f"envbuilder lock --profile {self._profile.name} --repin  # if that was meant"
+        if found.commit == pinned.commit:
+            message = f"tag {source.ref!r} was made anew since it was locked; it names the same commit"
+            return replace(self._problem("tag-recreated", entry, message, hint=hint), severity="warning")
+        message = f"tag {source.ref!r} was {pinned.commit[:12]} when locked, and names {found.commit[:12]} now"
+        return self._problem("tag-moved", entry, message, hint=hint)
+
+    def check_pins(self, entries: Sequence[Entry]) -> list[Problem]:
+        """Pins that are not as `lock` wrote them, or not what their commits say."""
+        hint = f"envbuilder lock --profile {self._profile.name} --repin"
+        where = self._workspace.show(pins_path(self._workspace, self._profile))
+        problems = []
+        for entry in entries:
+            pin = self._pins.entries.get(entry.name)
+            if pin is None or not isinstance(entry.source, GitSource) or not same_place(pin, entry.source):
+                continue
+            edited = "it was edited" if entry.name in self._pins.edited else self._contradiction(pin, entry.source)
+            if edited:
+                problems.append(Problem("pin-edited", f"the pin of {entry.name}: {edited}", entry.name, where, hint))
+        return problems
+
+    def _contradiction(self, pin: Pin, source: GitSource) -> str | None:
+        """Where a pin and its commit differ; None where they agree, or the commit is not at hand."""
+        repository = self._sources.repository(source.url)
+        if (found := repository.resolve("rev", pin.commit)) is None:
+            return None
+        tagged = repository.resolve("rev", pin.tag_object) or found
+        try:
+            declared = self._sources.static(repository, pin.commit, source)
+        except MetadataError:
+            return None  # It was read when it was locked, by another envbuilder's rules.
+        facts = {
+            "tree": (pin.tree, found.tree),
+            "commit": (pin.commit, tagged.commit),
+            "name": (pin.name, declared.name),
+            "version": (pin.version, declared.version),
+            "requires": (pin.requires, declared.dependencies),
+        }
+        differing = ((key, said, real) for key, (said, real) in facts.items() if real is not None and said != real)
+        return next((f"it says {key} {_shown(said)}, its commit {_shown(real)}" for key, said, real in differing), None)
+
+    def _check_signature(self, entry: Entry, pin: Pin, refs: Mapping[str, Resolved] | None) -> list[Problem]:
+        if not self._profile.require_signed_tags or pin.ref_kind != "tag":
+            return []
+        repository = self._sources.repository(pin.url)
+        name = pin.tag_object
+        if repository.tag_text(name) is None and refs is not None:
+            found = repository.fetch("tag", pin.ref)  # A clone that is new, or a tag that was made anew.
+            name = found.object if found and found.commit == pin.commit else name
+        if not repository.has(name):
+            if signatures.is_good(pin.signature):
+                return []
+            message = f"tag {pin.ref!r}: its signature was {pin.signature!r} when it was locked"
+            return [self._problem("tag-unsigned", entry, message, hint=edit_hint(entry))]
+        signature = signatures.read(repository, name, pin.ref, self._workspace)
+        if signature.state == "good":
+            return []
+        message = f"tag {pin.ref!r}: {signature.text}; profile {self._profile.name} wants signed tags"
+        return [self._problem("tag-unsigned", entry, message, hint=self._trust_hint(entry, signature))]
+
+    def _trust_hint(self, entry: Entry, signature: signatures.Signature) -> str:
+        if signature.state != "unknown":
+            return f"{edit_hint(entry)}  # take a tag that is signed"
+        setting, path = {
+            "ssh": ("allowed-signers", self._workspace.allowed_signers),
+            "gpg": ("allowed-keys", self._workspace.allowed_keys),
+        }.get(signature.kind, ("allowed-signers", None))
+        if path is None:
+            return f"${{EDITOR:-vi}} pyproject.toml  # set tool.envbuilder.{setting}"
+        return f"${{EDITOR:-vi}} {shlex.quote(self._workspace.show(path))}  # if this signer is to be trusted"
 
     def _check_declared(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
         problems = []
@@ -289,6 +360,10 @@ class _Checker:
         return Problem(code, message, entry=entry.name, where=where or entry.at("source"), hint=hint)
 
 
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)
+
+
 def _file(place: str) -> str:
     return place.partition(":")[0]
 
@@ -297,10 +372,3 @@ def _replacement(old: str, new: str) -> str:
     """An argument of sed's that puts one tag for another, in words that neither sed nor a shell misreads."""
     pattern = re.sub(r"([][\\.*^$/])", r"\\\1", old)
     return shlex.quote(f"/tag/s/{pattern}/{re.sub(r'([&/])', lambda found: chr(92) + found[1], new)}/")
-
-
-def _nearest(ref: str, refs: Mapping[str, Resolved], place: str) -> str:
-    prefix = f"refs/{place}/"
-    names = [name.removeprefix(prefix) for name in refs if name.startswith(prefix)]
-    near = difflib.get_close_matches(ref, names, n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(near)}" if near else ""

@@ -331,7 +331,8 @@ def lock_plugins(
         pins = read_pins(workspace, profile)
         _sweep(workspace, profile)
         locker = Locker(workspace, profile, registry, pins, request)
-        entries, locks = dict(pins.entries), dict(pins.locks)
+        locker.sources.expect(registry.entries)
+        entries, locks, edited = dict(pins.entries), dict(pins.locks), set(pins.edited)
         outcomes = []
         with ThreadPoolExecutor(max(1, request.jobs), thread_name_prefix="lock") as pool:
             for outcome, draft in pool.map(locker.lock, plugins):
@@ -340,11 +341,14 @@ def lock_plugins(
                 if draft is None:
                     continue
                 entries.update(draft.pins)
+                edited -= draft.pins.keys()
                 text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
                 locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text))
                 # At once: whoever is killed later keeps what is locked by now.
-                pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks), registry))
-        pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks), registry))
+                pins_file.write(
+                    pins_path(workspace, profile), _still_known(Pins(entries, locks, frozenset(edited)), registry)
+                )
+        pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks, frozenset(edited)), registry))
     return outcomes
 
 
@@ -367,6 +371,7 @@ def _still_known(pins: Pins, registry: Registry) -> Pins:
             if name in entries and isinstance(entries[name].source, GitSource)
         },
         {name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
+        pins.edited,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,11 +34,12 @@ def read(path: Path, shown: str) -> Pins:
             name: LockRecord(_text(table["inputs"]), _text(table["lock"]))
             for name, table in tree.get("locks", {}).items()
         }
+        edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"not a pins file that this envbuilder wrote: {error!r}"
         hint = f"git checkout -- {shown}  # or remove it and run: envbuilder lock"
         raise ConfigError([Problem("config-invalid", message, where=shown, hint=hint)]) from error
-    return Pins(entries, locks)
+    return Pins(entries, locks, frozenset(edited))
 
 
 def _ours(version: object) -> None:
@@ -61,6 +64,7 @@ def _pin(table: Mapping[str, object]) -> Pin:
         version=_text(table["version"]),
         requires_python=_text(table["requires-python"]) if "requires-python" in table else None,
         requires=tuple(_text(item) for item in requires),
+        signature=_text(table.get("signature", "none")),
     )
 
 
@@ -76,7 +80,10 @@ def write(path: Path, pins: Pins) -> None:
     document.add(tomlkit.comment(_HEAD))
     document.add(tomlkit.nl())
     document["version"] = _VERSION
-    document["entries"] = {name: _table(pins.entries[name]) for name in sorted(pins.entries)}
+    # What was edited stays known as such until it is locked anew.
+    document["entries"] = {
+        name: _sealed(_table(pins.entries[name]), edited=name in pins.edited) for name in sorted(pins.entries)
+    }
     document["locks"] = {
         name: {"inputs": record.inputs, "lock": record.lock} for name, record in sorted(pins.locks.items())
     }
@@ -94,4 +101,14 @@ def _table(pin: Pin) -> dict[str, object]:
     array = tomlkit.array()
     array.extend(pin.requires)
     table["requires"] = array.multiline(len(pin.requires) > 1)
+    table["signature"] = pin.signature
     return table
+
+
+def _sealed(table: dict[str, object], *, edited: bool) -> dict[str, object]:
+    return table | {"digest": "edited" if edited else _digest(table)}
+
+
+def _digest(table: Mapping[str, object]) -> str:
+    text = json.dumps({key: value for key, value in table.items() if key != "digest"}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 import tempfile
 import threading
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from envbuilder import uv
 from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError
-from envbuilder.git import Repository, Resolved, uv_settings
-from envbuilder.lock import metadata
+from envbuilder.git import RemoteError, Repository, Resolved, uv_settings
+from envbuilder.lock import metadata, signatures
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, digest
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Workspace
@@ -64,6 +67,15 @@ class Sources:
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._members: dict[str, Member] = {}
         self._repositories: dict[str, Repository] = {}
+        self._expected: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._fetched: dict[str, Mapping[tuple[str, str], Resolved | None] | RemoteError] = {}
+
+    def expect(self, entries: Iterable[Entry]) -> None:
+        """Tell which entries may be asked for, so that what they need of one repository comes by one fetch."""
+        for entry in entries:
+            source = entry.source
+            if isinstance(source, GitSource) and (self._repin or self._trusted(entry, source) is None):
+                self._expected[source.url].add((source.ref_kind, source.ref))
 
     def repository(self, url: str) -> Repository:
         """The clone of an address."""
@@ -113,14 +125,17 @@ class Sources:
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
 
     def _pin(self, entry: Entry, source: GitSource) -> Pin:
-        old = self._pins.entries.get(entry.name)
-        known = old is not None and same_place(old, source)
-        if known and old is not None and not self._repin:
-            return old
+        old = self._trusted(entry, source)
+        if old is not None and not self._repin:
+            return old if self._frozen else self._with_signature(old)
+        edited = entry.name in self._pins.edited
         if self._frozen:
-            raise Unpinned(f"{source} is not what pins.toml holds", where=entry.where, hint=self._lock_hint())
+            text = f"the pin of {entry.name} was edited" if edited else f"{source} is not what pins.toml holds"
+            raise Unpinned(text, where=entry.where, hint=self._lock_hint())
         repository = self.repository(source.url)
         found = self._found(entry, source, repository)
+        if edited and not self._repin:
+            self._refuse_another_commit(entry, source, found)
         declared = self._declared(repository, found.commit, source)
         return Pin(
             url=source.url,
@@ -134,41 +149,93 @@ class Sources:
             version=declared.version or "",
             requires_python=declared.requires_python,
             requires=declared.dependencies or (),
+            signature=self._signature(repository, source.ref_kind, source.ref, found.object),
         )
+
+    def _trusted(self, entry: Entry, source: GitSource) -> Pin | None:
+        """The entry's pin where it is of the ref that the entry names, and as `lock` wrote it."""
+        pin = self._pins.entries.get(entry.name)
+        return pin if pin and same_place(pin, source) and entry.name not in self._pins.edited else None
+
+    def _refuse_another_commit(self, entry: Entry, source: GitSource, found: Resolved) -> None:
+        pin = self._pins.entries[entry.name]
+        if same_place(pin, source) and pin.commit != found.commit:
+            raise TagError(
+                f"the pin of {entry.name} was edited: it says {pin.commit[:12]}, "
+                f"and {source.ref_kind} {source.ref!r} names {found.commit[:12]}",
+                code="tag-moved",
+                where=entry.at("source"),
+                hint=f"{self._lock_hint()} --repin  # takes what the {source.ref_kind} names",
+            )
+
+    def _signature(self, repository: Repository, kind: str, ref: str, name: str) -> str:
+        return signatures.read(repository, name, ref, self._workspace).recorded if kind == "tag" else "none"
+
+    def _with_signature(self, pin: Pin) -> Pin:
+        """A pin whose signature was not good when it was locked, as it is by the signers of today."""
+        wanted = self._profile.require_signed_tags and pin.ref_kind == "tag"
+        repository = self.repository(pin.url)
+        if not wanted or signatures.is_good(pin.signature) or repository.tag_text(pin.tag_object) is None:
+            return pin
+        return replace(pin, signature=self._signature(repository, pin.ref_kind, pin.ref, pin.tag_object))
 
     def _found(self, entry: Entry, source: GitSource, repository: Repository) -> Resolved:
         if (known := self._known_elsewhere(source)) and repository.ensure(
             source.ref_kind, source.ref, known.commit, offline=self._offline
         ):
             return Resolved(known.tag_object, known.commit, known.tree)
-        found = (repository.resolve if self._offline else repository.fetch)(source.ref_kind, source.ref)
+        wanted = (source.ref_kind, source.ref)
+        found = repository.resolve(*wanted) if self._offline else self._fetch(repository, wanted)
         if found is None and self._offline:
             raise Unpinned(f"{source} is not at hand, and --offline forbids to fetch it", hint=self._lock_hint())
         if found is None:
             place = "heads" if source.ref_kind == "branch" else "tags"
+            refs = {} if source.ref_kind == "rev" else repository.remote_refs()
             raise TagError(
-                f"{source.url} has no {source.ref_kind} {source.ref!r}",
+                f"{source.url} has no {source.ref_kind} {source.ref!r}{nearest(source.ref, refs, place)}",
                 where=entry.at("source"),
                 hint=f"git ls-remote --{place} {shlex.quote(repository.remote)}",
             )
         return found
 
+    def _fetch(self, repository: Repository, wanted: tuple[str, str]) -> Resolved | None:
+        """One ref, with all that is expected of its repository; the caller holds the repository's guard."""
+        found = self._fetched.get(repository.url, {})
+        if not isinstance(found, RemoteError) and wanted not in found:
+            try:
+                refs = {*self._expected.pop(repository.url, ()), wanted}
+                found = {**found, **repository.fetch_together(refs)}
+            except RemoteError as error:  # One that does not answer is asked once.
+                found = error
+            self._fetched[repository.url] = found
+        if isinstance(found, RemoteError):
+            raise found
+        return found[wanted]
+
     def _known_elsewhere(self, source: GitSource) -> Pin | None:
         # Two packages of one repository at one tag are two views of one commit, whenever each was locked.
         place = (source.url, source.ref_kind, source.ref)
-        pins = self._pins.entries.values()
+        pins = (pin for name, pin in self._pins.entries.items() if name not in self._pins.edited)
         return None if self._repin else next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
 
     def _declared(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
-        folder = f"{source.subdirectory}/" if source.subdirectory else ""
-        text = repository.read(commit, f"{folder}pyproject.toml")
-        if text is None and repository.read(commit, f"{folder}setup.py") is not None:
-            declared = metadata.BUILD_TELLS
-        else:
-            declared = metadata.static(text, f"{source.url} {source.ref}:{folder}pyproject.toml")
+        declared = self.static(repository, commit, source)
         if declared.name is None or declared.version is None or declared.dependencies is None:
             declared = self._built_from_git(repository, commit, source)
         return declared
+
+    @staticmethod
+    def static(repository: Repository, commit: str, source: GitSource) -> Metadata:
+        """What the package at a commit declares without a build; what only a build tells is None.
+
+        Raises:
+            MetadataError: it cannot be read.
+        """
+        folder = f"{source.subdirectory}/" if source.subdirectory else ""
+        text = repository.read(commit, f"{folder}pyproject.toml")
+        if text is None and repository.read(commit, f"{folder}setup.py") is not None:
+            return metadata.BUILD_TELLS
+        return metadata.static(text, f"{source.url} {source.ref}:{folder}pyproject.toml")
 
     def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
@@ -204,3 +271,11 @@ def same_place(pin: Pin, source: GitSource) -> bool:
         source.ref,
         source.subdirectory,
     )
+
+
+def nearest(ref: str, refs: Mapping[str, Resolved], place: str) -> str:
+    """The refs of a repository, below ``refs/<place>/``, that look most like one that it has not, as words to add."""
+    prefix = f"refs/{place}/"
+    names = [name.removeprefix(prefix) for name in refs if name.startswith(prefix)]
+    near = difflib.get_close_matches(ref, names, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(near)}" if near else ""
