@@ -275,6 +275,37 @@ class Repository:
         )
 
 
+class History:
+    """The commits of the repository that a folder is in; read only, nothing is checked out.
+
+    Args:
+        folder: the folder; paths are relative to it.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def commit(self, revision: str) -> str | None:
+        """The commit that a revision names; None where it names none, or there is no repository."""
+        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        found = done.stdout.strip()
+        return found if done.ok and _COMMIT.fullmatch(found) else None
+
+    def files(self, commit: str, below: str) -> list[str]:
+        """The files below a folder at a commit."""
+        done = self._git("ls-tree", "-r", "-z", "--name-only", commit, "--", below)
+        return [name for name in done.stdout.split("\0") if name]
+
+    def read(self, commit: str, path: str) -> str | None:
+        """The text of a file at a commit; None where there is none."""
+        done = self._git("cat-file", "blob", f"{commit}:./{path}")
+        return done.stdout if done.ok else None
+
+    def _git(self, *arguments: str) -> process.Completed:
+        env = process.clean_environment({"LC_ALL": "C"})
+        return process.run(["git", "-C", self._folder, *arguments], env=env, timeout_s=_TIMEOUT_S)
+
+
 def _listed(text: str) -> dict[str, Resolved]:
     refs: dict[str, Resolved] = {}
     for line in text.splitlines():

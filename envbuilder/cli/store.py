@@ -1,20 +1,20 @@
-"""`verify`, `generations`, `rollback`, `diff` and `gc`."""
+"""`verify`, `generations`, `rollback` and `gc`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plugins_argument
 from envbuilder.cli.environments import build_environments
-from envbuilder.errors import Problem, UsageError
+from envbuilder.errors import Problem
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry
     from envbuilder.render import Outcome
-    from envbuilder.store.generations import Generation, Generations
+    from envbuilder.store.generations import Generations
 
 
 @click.command()
@@ -114,42 +114,6 @@ def rollback(settings: Settings, number: int | None) -> Outcome:
     chosen = _generations(here).roll_back(number)
     text = f"{here.profile.name} is at generation {chosen.number} of {chosen.created}; envbuilder build returns to the locks"
     return Outcome("rollback", here.profile.name, result={"number": chosen.number}, text=(text,))
-
-
-@click.command()
-@click.argument("old", type=click.IntRange(1))
-@click.argument("new", type=click.IntRange(1))
-@common
-def diff(settings: Settings, old: int, new: int) -> Outcome:
-    """Show what two generations hold differently: packages added, removed, changed."""
-    from envbuilder.render import Outcome, Table
-    from envbuilder.store.environments import Store
-
-    here = settings.open()
-    known = {each.number: each for each in _generations(here).all()}
-    for number in (old, new):
-        if number not in known:
-            hint = f"envbuilder generations --profile {here.profile.name}"
-            raise UsageError(f"{here.profile.name} has no generation {number}", hint=hint)
-    store = Store(here.workspace.shared)
-
-    def packages(generation: Generation, plugin: str) -> Mapping[str, str]:
-        key = generation.keys.get(plugin)
-        seal = store.seal(key) if key else None
-        return seal.distributions if seal else {}
-
-    rows: list[tuple[str, str, str, str]] = []
-    for plugin in sorted({*known[old].keys, *known[new].keys}):
-        before, after = packages(known[old], plugin), packages(known[new], plugin)
-        rows.extend(
-            (plugin, name, before.get(name, ""), after.get(name, ""))
-            for name in sorted({*before, *after})
-            if before.get(name) != after.get(name)
-        )
-    plain = [dict(zip(("plugin", "package", "old", "new"), row, strict=True)) for row in rows]
-    table = Table(("plugin", "package", f"generation {old}", f"generation {new}"), tuple(rows))
-    text: tuple[Table | str, ...] = (table,) if rows else ("the same packages",)
-    return Outcome("diff", here.profile.name, result={"changes": plain}, text=text)
 
 
 @click.command()
