@@ -8,7 +8,7 @@ import json
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ def make_wheel(
     *,
     files: Mapping[str, bytes] | None = None,
     scripts: Mapping[str, str] | None = None,
+    requires: Sequence[str] = (),
+    headers: Sequence[str] = (),
 ) -> Path:
     """Write a wheel of the given files, by default one module of its name, and return where it is.
 
@@ -32,15 +34,19 @@ def make_wheel(
         name, version: of the distribution.
         files: contents by path in site-packages.
         scripts: console scripts, name to ``module:function``.
+        requires: its dependencies.
+        headers: further lines of its metadata, such as ``License: MIT``.
     """
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     held = dict(files if files is not None else {f"{module}/__init__.py": f"VERSION = {version!r}\n".encode()})
-    held[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [*headers, *(f"Requires-Dist: {each}" for each in requires)]
+    held[f"{info}/METADATA"] = "\n".join([*lines, ""]).encode()
     held[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     if scripts:
-        lines = [f"{script} = {target}" for script, target in scripts.items()]
-        held[f"{info}/entry_points.txt"] = "\n".join(["[console_scripts]", *lines, ""]).encode()
+        points = [f"{script} = {target}" for script, target in scripts.items()]
+        held[f"{info}/entry_points.txt"] = "\n".join(["[console_scripts]", *points, ""]).encode()
     record = []
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"{module}-{version}-py3-none-any.whl"

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli import bundles, comparing, doctor, environments, locks, runs, store
+from envbuilder.cli import bundles, comparing, doctor, environments, inquiry, locks, runs, store
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
 
@@ -25,6 +25,8 @@ def cli() -> None:
 for _command in (locks.lock, locks.check, environments.build, environments.status, environments.path):
     cli.add_command(_command)
 for _command in (environments.execute, store.verify, store.generations, store.rollback, comparing.diff, store.gc):
+    cli.add_command(_command)
+for _command in (inquiry.why,):
     cli.add_command(_command)
 for _command in (runs.run, runs.plan, runs.runs, bundles.bundle, doctor.doctor):
     cli.add_command(_command)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import email.parser
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from pathlib import Path
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from envbuilder.store.records import site_packages
@@ -24,6 +26,20 @@ def metadata(environment: Path) -> dict[str, Message]:
         message = email.parser.HeaderParser().parsestr(text)
         if isinstance(message["Name"], str):
             found[str(canonicalize_name(message["Name"]))] = message
+    return found
+
+
+def requirements(message: Message, markers: Mapping[str, str]) -> list[str]:
+    """What core metadata requires under given markers' values, extras aside (PEP 508, "Environment Markers")."""
+    found = []
+    for line in message.get_all("Requires-Dist") or ():
+        try:
+            requirement = Requirement(str(line))
+            binds = requirement.marker is None or requirement.marker.evaluate({**markers, "extra": ""})
+        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
+            continue
+        if binds:
+            found.append(str(requirement))
     return found
 
 
