@@ -228,6 +228,8 @@ class Builder:
                 for item in draft.members
                 if item.code is not None
             ],
+            # No lock holds these: what is built with what.
+            **({"built-with": together} if (together := dict(draft.plugin.no_build_isolation)) else {}),
         }
         text = json.dumps(inputs, sort_keys=True)
         return f"{draft.plugin.name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}", inputs

@@ -85,6 +85,8 @@ class Entry:
     extras: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    no_build_isolation: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    align: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -193,10 +195,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class LockRecord:
-    """What a plugin's lock was made from and is: digests of its inputs and of ``uv.lock`` itself."""
+    """What a plugin's lock was made from and is: digests of its inputs and of ``uv.lock`` itself.
+
+    `backends` are the constraints under which its packages are built: the backends' versions when it was locked.
+    """
 
     inputs: str
     lock: str
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

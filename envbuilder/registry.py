@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from envbuilder.config import PythonRequest, canonical_address, not_yet
 from envbuilder.documents import Document, Located, merge, validate
@@ -113,10 +113,21 @@ def _torch(text: str) -> str:
     return text if text in {"auto", "default"} else not_yet(text)
 
 
+def _with_torch(value: object) -> object:
+    # What all who forget to declare a build requirement forget.
+    named = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return {name: ["torch"] for name in value} if named else value  # type: ignore[attr-defined]
+
+
 Specifier = Annotated[str, AfterValidator(_specifier)]
 Ref = Annotated[str, AfterValidator(_ref)]
 Plain = Annotated[str, AfterValidator(_plain)]
 Inside = Annotated[str, AfterValidator(_inside)]
+Name = Annotated[str, AfterValidator(_name)]
+BuildTogether = Annotated[
+    dict[Name, Annotated[tuple[Annotated[str, AfterValidator(_requirement)], ...], Field(min_length=1)]],
+    BeforeValidator(_with_torch, json_schema_input_type=list[str] | dict[str, list[str]]),
+]
 
 
 class SourceDocument(Document):
@@ -173,7 +184,11 @@ class EntryDocument(Document):
     env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(default_factory=dict)
     torch: Annotated[str, AfterValidator(_torch)] | None = None
     provided: Annotated[dict[str, Specifier], AfterValidator(not_yet)] = Field(default_factory=dict)
-    no_build_isolation: Annotated[tuple[str, ...], AfterValidator(not_yet)] = ()
+    no_build_isolation: BuildTogether = Field(
+        default_factory=dict,
+        description="packages built with what they import and do not declare, at the versions of the environment; a "
+        "list of packages means torch",
+    )
     align: Annotated[tuple[str, ...], AfterValidator(not_yet)] = ()
 
     @model_validator(mode="after")
@@ -236,6 +251,8 @@ def _entry(document: EntryDocument, name: str, tree: Located) -> Entry:
         extras=document.extras,
         requires=document.requires,
         exclude=document.exclude,
+        no_build_isolation={str(canonicalize_name(key)): value for key, value in document.no_build_isolation.items()},
+        align=tuple(sorted({str(canonicalize_name(group)) for group in document.align})),
         env=dict(document.env),
         places={key: str(tree.place((key,))) for key in tree.value},
     )

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -196,8 +196,21 @@ def _flags(*, offline: bool, upgrade: bool = False) -> list[str]:
 def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Problem:
     """A failed call as a problem: uv's own words, without its progress."""
     _, words = _parts(done)
+    words = list(_without_frames(words))
     text = "\n".join(words[:25]) or f"uv exited with {done.returncode}"
     return Problem(code, text.removeprefix("error: "), entry=plugin, hint=hint)
+
+
+def _without_frames(lines: list[str]) -> Iterator[str]:
+    """Lines without the frames of a build backend's traceback; the line that says what was wrong stays."""
+    depth: int | None = None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("Traceback (most recent call last)"):
+            depth = indent
+        elif depth is None or indent <= depth:
+            depth = None
+            yield line
 
 
 def backend_words(done: process.Completed) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import tarfile
 import threading
 import zipfile
 from collections import Counter
@@ -13,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from typing_extensions import Self
 
 
@@ -60,21 +62,50 @@ def make_wheel(
     return wheel
 
 
+def make_sdist(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
+    """Write a source distribution of the given files, and return where it is.
+
+    Args:
+        folder: where to.
+        name, version: of the distribution.
+        files: contents by path in its root; a ``PKG-INFO`` that tells nothing but name and version comes by itself.
+    """
+    root = f"{name.replace('-', '_')}-{version}"
+    held = {"PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", **files}
+    folder.mkdir(parents=True, exist_ok=True)
+    sdist = folder / f"{root}.tar.gz"
+    with tarfile.open(sdist, "w:gz") as archive:
+        for path, text in held.items():
+            facts = tarfile.TarInfo(f"{root}/{path}")
+            facts.size = len(text.encode())
+            archive.addfile(facts, io.BytesIO(text.encode()))
+    return sdist
+
+
 class Index:
-    """Serves a folder of wheels as a simple index (PEP 691, with metadata files of PEP 658); use it in a ``with``.
+    """Serves a folder of distributions as a simple index (PEP 691, with metadata files of PEP 658); use it in a ``with``.
+
+    Args:
+        folder: the wheels and sdists.
+        login: name and password that every request must bring; none where not given.
+        uploaded: when each file was uploaded (PEP 700), by its name; told of none where not given.
 
     Attributes:
         asked: how often each file was asked for: ``whole``, ``part`` (a range), ``head`` or ``metadata``, and its name.
         sent: bytes of wheels sent.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, login: tuple[str, str] | None = None, uploaded: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self.uploaded = uploaded or {}
+        self.authorization = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}" if login else None
         self.asked: Counter[tuple[str, str]] = Counter()
         self.sent = 0
         self._guard = threading.Lock()
         handler = type("Handler", (_Handler,), {"index": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
@@ -103,9 +134,16 @@ class Index:
             self.asked[kind, name] += 1
             self.sent += size
 
-    def wheels(self, project: str) -> list[Path]:
-        """The wheels of a project."""
-        return [each for each in sorted(self.folder.glob("*.whl")) if parse_wheel_filename(each.name)[0] == project]
+    def files(self, project: str) -> list[Path]:
+        """The wheels and sdists of a project."""
+        wheels = [each for each in sorted(self.folder.glob("*.whl")) if parse_wheel_filename(each.name)[0] == project]
+        sdists = self.folder.glob("*.tar.gz")
+        return [*wheels, *(each for each in sorted(sdists) if parse_sdist_filename(each.name)[0] == project)]
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that have what they want hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -113,6 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.index.authorization and self.headers.get("Authorization") != self.index.authorization:
+            self.index.note("refused", self.path.rpartition("/")[2])
+            self._answer(b"", status=401, headers={"WWW-Authenticate": 'Basic realm="index"'})
+            return
         kind, _, name = self.path.strip("/").partition("/")
         if kind == "simple":
             self._page(str(canonicalize_name(name)))
@@ -127,22 +169,26 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"", status=405)
 
     def _page(self, project: str) -> None:
-        files = [
-            {
-                "filename": wheel.name,
-                "url": f"/files/{wheel.name}",
-                "hashes": {"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()},
-                "core-metadata": {"sha256": hashlib.sha256(_metadata(wheel)).hexdigest()},
-                "size": wheel.stat().st_size,
-            }
-            for wheel in self.index.wheels(project)
-        ]
-        page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
+        files = [self._facts(file) for file in self.index.files(project)]
+        page = {"meta": {"api-version": "1.1"}, "name": project, "files": files}
         self._answer(
             json.dumps(page).encode(),
             status=200 if files else 404,
             headers={"Content-Type": "application/vnd.pypi.simple.v1+json"},
         )
+
+    def _facts(self, file: Path) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "filename": file.name,
+            "url": f"/files/{file.name}",
+            "hashes": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+            "size": file.stat().st_size,
+        }
+        if file.suffix == ".whl":
+            facts["core-metadata"] = {"sha256": hashlib.sha256(_metadata(file)).hexdigest()}
+        if file.name in self.index.uploaded:
+            facts["upload-time"] = self.index.uploaded[file.name]
+        return facts
 
     def _file(self, wheel: Path) -> None:
         data = wheel.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError, Interrupted, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
+from envbuilder.lock.backends import Backends, Wanted, others_built
 from envbuilder.lock.project import (
     LockedPackage,
     Member,
@@ -26,7 +28,10 @@ from envbuilder.lock.project import (
     edit_hint,
     inputs_digest,
     locked_packages,
+    missing_at_build,
     render,
+    render_scratch,
+    while_resolving,
 )
 from envbuilder.lock.sources import Sources, TagError
 from envbuilder.models import (
@@ -66,6 +71,7 @@ class Draft:
     members: tuple[Member, ...]
     text: str
     inputs: str
+    backends: tuple[str, ...] = ()
 
     @property
     def pins(self) -> dict[str, Pin]:
@@ -99,20 +105,30 @@ class Locker:
         self._request = request
         self._core = core_versions(workspace)
         self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
+        self._backends = Backends(self._solve, profile.build_constraints)
 
     def folder(self, plugin: str) -> Path:
         """Where a plugin's project and lock stand."""
         return lock_folder(self._workspace, self._profile, plugin)
 
-    def draft(self, plugin: Entry, extra: Sequence[Entry] = ()) -> Draft:
-        """A plugin's project as it should be now, with `extra` entries in its closure.
+    def draft(self, plugin: Entry, extra: Sequence[Entry] = (), backends: tuple[str, ...] | None = None) -> Draft:
+        """A plugin's project as it should be now.
+
+        Args:
+            plugin: which.
+            extra: entries known to be in its closure.
+            backends: constraints for builds; those of its last lock where not given.
 
         Raises:
             EnvbuilderError: a source of its closure cannot be resolved.
         """
+        if backends is None:
+            record = self._pins.locks.get(plugin.name)
+            backends = record.backends if record else ()
         members = closure(plugin, self._registry, self.sources.member, also=extra)
-        text = render(members, self._profile, f"profiles/{self._profile.name}/{plugin.name}", self._core)
-        return Draft(plugin, members, text, inputs_digest(text, members, self._core))
+        folder = f"profiles/{self._profile.name}/{plugin.name}"
+        text = render(members, self._profile, folder, self._core, backends=backends)
+        return Draft(plugin, members, text, inputs_digest(text, members, self._core), backends)
 
     def lock(self, plugin: Entry) -> tuple[PluginOutcome, Draft | None]:
         """Lock one plugin; a failure leaves its files as they were."""
@@ -122,7 +138,7 @@ class Locker:
             if not self._request.upgrade and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
-            final = self._resolve(self.draft(plugin))
+            final = self._resolve(self._first_draft(plugin))
         except Interrupted:
             raise
         except (EnvbuilderError, OSError) as error:
@@ -133,6 +149,13 @@ class Locker:
             )
             return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems), None
         return PluginOutcome(plugin.name, "locked", time.monotonic() - start), final
+
+    def _first_draft(self, plugin: Entry) -> Draft:
+        draft = self.draft(plugin)
+        if draft.backends and not self._request.upgrade:
+            return draft
+        # What its members declare is known before uv is asked, which spares asking twice.
+        return self.draft(plugin, backends=self._find_backends(draft.members))
 
     def is_current(self, draft: Draft) -> bool:
         """Whether a plugin's files are what its inputs lead to; digests alone tell."""
@@ -150,13 +173,15 @@ class Locker:
         self._refuse_contradictions(draft)
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._staging(plugin.name) as staging:
-            for _ in range(len(self._registry.entries) + 1):
+            for _ in range(len(self._registry.entries) + 2):
                 self._run_uv(draft, staging, interpreter.path)
                 packages = read_lock(staging)
                 missed = self._missed_siblings(draft, packages)
-                if not missed:
+                backends = self._find_backends(draft.members, packages)
+                if not missed and backends == draft.backends:
                     break
-                draft = self.draft(plugin, extra=[*missed, *(item.entry for item in draft.members[1:])])
+                extra = [*missed, *(item.entry for item in draft.members[1:])]
+                draft = self.draft(plugin, extra=extra, backends=backends)
                 self._refuse_contradictions(draft)
             self._prove(draft, packages)
             text = (staging / "uv.lock").read_text(encoding="utf-8")
@@ -164,6 +189,28 @@ class Locker:
         write_atomically(folder / "uv.lock", text)
         write_atomically(folder / "pyproject.toml", draft.text)
         return draft
+
+    def _find_backends(self, members: tuple[Member, ...], packages: Sequence[LockedPackage] = ()) -> tuple[str, ...]:
+        """The constraints under which a plugin's packages are built: those of its last lock, unless they do not do."""
+        ensure_objects(self.sources, [item.pin for item in members if item.pin], offline=self._request.offline)
+        declared = sorted({line for item in members for line in self.sources.build_requires(item)})
+        record = self._pins.locks.get(members[0].entry.name)
+        kept = record.backends if record and not self._request.upgrade else ()
+        wanted = Wanted(tuple(declared), more=others_built(packages, members))
+        return self._backends.constraints(wanted, kept, self._python(members[0].entry))
+
+    def _solve(self, requirements: Sequence[str], constraints: Sequence[str], python: str) -> tuple[LockedPackage, ...]:
+        """What requirements come out as, resolved by themselves."""
+        interpreter = interpreters.find(self._workspace.shared, python, offline=self._request.offline)
+        with tempfile.TemporaryDirectory(prefix="envbuilder-scratch-") as folder:
+            scratch = Path(folder)
+            text = render_scratch(requirements, constraints, python, self._profile)
+            write_atomically(scratch / "pyproject.toml", text)
+            done = uv.lock(scratch, interpreter.path, {}, offline=self._request.offline, upgrade=False)
+            if not done.ok:
+                problem = uv.explain(done, "", "lock-failed", hint=f"envbuilder lock --profile {self._profile.name}")
+                raise EnvbuilderError(problem.message, code=problem.code, hint=problem.hint)
+            return read_lock(scratch)
 
     def _python(self, plugin: Entry) -> str:
         return python_specifier(plugin.python or self._profile.python)
@@ -186,7 +233,7 @@ class Locker:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
-        write_atomically(staging / "pyproject.toml", draft.text)
+        write_atomically(staging / "pyproject.toml", while_resolving(draft.text, draft.members))
         old = self.folder(draft.plugin.name) / "uv.lock"
         if not (staging / "uv.lock").exists() and self._trusted(draft, old):
             shutil.copyfile(old, staging / "uv.lock")
@@ -218,6 +265,15 @@ class Locker:
         return [entry for entry in self._registry.entries if entry.name in found]
 
     def _prove(self, draft: Draft, packages: Sequence[LockedPackage]) -> None:
+        names = {package.name for package in packages}
+        for built, needed in missing_at_build(draft.plugin, names):
+            raise EnvbuilderError(
+                f"{built} is to be built with {needed}, which is not in the environment; a version (as in "
+                f"{needed}>=1) takes it from the index for the build alone",
+                code="lock-failed",
+                where=draft.plugin.at("no-build-isolation"),
+                hint=edit_hint(draft.plugin, "no-build-isolation"),
+            )
         # Another profile's lock may have pointed the clone's tag at its own pin meanwhile.
         for name, commit, pinned in off_pin(packages, draft.pins):
             raise EnvbuilderError(
@@ -343,7 +399,7 @@ def lock_plugins(
                 entries.update(draft.pins)
                 edited -= draft.pins.keys()
                 text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
-                locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text))
+                locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text), draft.backends)
                 # At once: whoever is killed later keeps what is locked by now.
                 pins_file.write(
                     pins_path(workspace, profile), _still_known(Pins(entries, locks, frozenset(edited)), registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tomlkit
@@ -31,7 +31,7 @@ def read(path: Path, shown: str) -> Pins:
         _ours(tree.get("version"))
         entries = {name: _pin(table) for name, table in tree.get("entries", {}).items()}
         locks = {
-            name: LockRecord(_text(table["inputs"]), _text(table["lock"]))
+            name: LockRecord(_text(table["inputs"]), _text(table["lock"]), _texts(table.get("backends", [])))
             for name, table in tree.get("locks", {}).items()
         }
         edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
@@ -49,9 +49,6 @@ def _ours(version: object) -> None:
 
 def _pin(table: Mapping[str, object]) -> Pin:
     kind = next((kind for kind in ("tag", "rev", "branch") if kind in table), "tag")
-    requires = table.get("requires", [])
-    if not isinstance(requires, list):
-        raise TypeError(f"requires: {requires!r}")
     return Pin(
         url=_text(table["url"]),
         ref_kind=kind,
@@ -63,9 +60,15 @@ def _pin(table: Mapping[str, object]) -> Pin:
         name=_text(table["name"]),
         version=_text(table["version"]),
         requires_python=_text(table["requires-python"]) if "requires-python" in table else None,
-        requires=tuple(_text(item) for item in requires),
+        requires=_texts(table.get("requires", [])),
         signature=_text(table.get("signature", "none")),
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} where a list belongs")
+    return tuple(_text(item) for item in value)
 
 
 def _text(value: object) -> str:
@@ -84,9 +87,7 @@ def write(path: Path, pins: Pins) -> None:
     document["entries"] = {
         name: _sealed(_table(pins.entries[name]), edited=name in pins.edited) for name in sorted(pins.entries)
     }
-    document["locks"] = {
-        name: {"inputs": record.inputs, "lock": record.lock} for name, record in sorted(pins.locks.items())
-    }
+    document["locks"] = {name: _lock_table(record) for name, record in sorted(pins.locks.items())}
     write_atomically(path, tomlkit.dumps(document))
 
 
@@ -98,11 +99,20 @@ def _table(pin: Pin) -> dict[str, object]:
     table |= {"name": pin.name, "version": pin.version}
     if pin.requires_python:
         table["requires-python"] = pin.requires_python
-    array = tomlkit.array()
-    array.extend(pin.requires)
-    table["requires"] = array.multiline(len(pin.requires) > 1)
+    table["requires"] = _lines(pin.requires)
     table["signature"] = pin.signature
     return table
+
+
+def _lock_table(record: LockRecord) -> dict[str, object]:
+    backends = {"backends": _lines(record.backends)} if record.backends else {}
+    return {"inputs": record.inputs, "lock": record.lock, **backends}
+
+
+def _lines(values: Sequence[str]) -> tomlkit.items.Array:
+    array = tomlkit.array()
+    array.extend(values)
+    return array.multiline(len(values) > 1)
 
 
 def _sealed(table: dict[str, object], *, edited: bool) -> dict[str, object]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -86,7 +86,14 @@ def contradictions(members: tuple[Member, ...], python: str, core: Mapping[str, 
                 yield f"{item.entry.name} needs {sibling.entry.name} {wanted}, the registry has {version}"
 
 
-def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Mapping[str, str]) -> str:
+def render(
+    members: tuple[Member, ...],
+    profile: Profile,
+    folder: str,
+    core: Mapping[str, str],
+    *,
+    backends: Iterable[str] = (),
+) -> str:
     """The text of the generated ``pyproject.toml``.
 
     Args:
@@ -94,6 +101,7 @@ def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Map
         profile: the profile.
         folder: where the project will stand, relative to the workspace.
         core: the core distributions; what the members say of them is judged by `check`, not by the resolver.
+        backends: the versions of build backends that were current when the plugin was locked.
     """
     plugin = members[0].entry
     document = tomlkit.document()
@@ -116,8 +124,12 @@ def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Map
         settings["constraint-dependencies"] = _lines(constraints)
     if plugin.exclude:
         settings["exclude-dependencies"] = _lines(plugin.exclude)
-    if profile.build_constraints:
-        settings["build-constraint-dependencies"] = _lines(profile.build_constraints)
+    if build_constraints := [*profile.build_constraints, *backends]:
+        settings["build-constraint-dependencies"] = _lines(build_constraints)
+    if plugin.no_build_isolation:
+        settings["extra-build-dependencies"] = {
+            name: [_build_requirement(text) for text in texts] for name, texts in plugin.no_build_isolation.items()
+        }
     if sources := {item.entry.name: table for item in members if (table := _source(item.entry, folder))}:
         settings["sources"] = sources
     if tables := index_tables(profile):
@@ -126,6 +138,45 @@ def render(members: tuple[Member, ...], profile: Profile, folder: str, core: Map
             array.append(tomlkit.item(table))
         settings["index"] = array
     document["tool"] = {"uv": settings}
+    return tomlkit.dumps(document)
+
+
+def _build_requirement(text: str) -> object:
+    # uv takes the environment's own version of what is named without one.
+    if Requirement(text).specifier:
+        return text
+    table = tomlkit.inline_table()
+    table.update({"requirement": text, "match-runtime": True})
+    return table
+
+
+def missing_at_build(plugin: Entry, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Which packages are to be built with something, at the environment's version, that the environment lacks."""
+    for built, texts in plugin.no_build_isolation.items():
+        for needed in map(Requirement, texts):
+            if built in names and not needed.specifier and canonicalize_name(needed.name) not in names:
+                yield built, needed.name
+
+
+def while_resolving(text: str, members: tuple[Member, ...]) -> str:
+    """A generated project's text as uv resolves it: there are no versions yet for a build to match.
+
+    A package that tells of its dependencies only when it is built is built once for that, with versions that the
+    members' own requirements allow.
+    """
+    plugin = members[0].entry
+    if not plugin.no_build_isolation:
+        return text
+    lines = [line for item in members for line in item.metadata.dependencies or ()] + list(plugin.requires)
+    extras = {extra for item in members for extra in item.extras}
+    document = tomlkit.parse(text)
+    document["tool"]["uv"]["extra-build-dependencies"] = {
+        name: [
+            text if Requirement(text).specifier else f"{text}{requirement_on(text, lines, extras=extras) or ''}"
+            for text in texts
+        ]
+        for name, texts in plugin.no_build_isolation.items()
+    }
     return tomlkit.dumps(document)
 
 
@@ -175,6 +226,17 @@ def _source(entry: Entry, folder: str) -> dict[str, object] | None:
     return inline
 
 
+def render_scratch(requirements: Iterable[str], constraints: Iterable[str], python: str, profile: Profile) -> str:
+    """The text of a project that is resolved only to see which versions come out."""
+    settings: dict[str, object] = {"package": False, "constraint-dependencies": list(constraints)}
+    if profile.exclude_newer:
+        settings["exclude-newer"] = profile.exclude_newer
+    if tables := index_tables(profile):
+        settings["index"] = tables
+    project = {"name": "envbuilder-scratch", "version": "0", "requires-python": python}
+    return tomlkit.dumps({"project": {**project, "dependencies": list(requirements)}, "tool": {"uv": settings}})
+
+
 def inputs_digest(text: str, members: tuple[Member, ...], core: Mapping[str, str]) -> str:
     """The digest of all that a lock follows from: the generated project, the pins, path metadata, entry, core."""
     facts = {
@@ -204,11 +266,15 @@ _LOCKED_GIT = re.compile(r"(?P<url>[^?#]+)(\?(?P<query>[^#]*))?#(?P<commit>[0-9a
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One package of a ``uv.lock``; `commit` for git sources, `version` None where it is dynamic."""
+    """One package of a ``uv.lock``; `commit` for git sources, `version` None where it is dynamic.
+
+    `wheels` tells whether it has any; a package without is built.
+    """
 
     name: str
     version: str | None
     source: Mapping[str, str]
+    wheels: bool = False
 
     @property
     def commit(self) -> str | None:
@@ -235,4 +301,4 @@ def _locked_package(item: Mapping[str, object]) -> LockedPackage:
     name, version, source = item["name"], item.get("version"), item["source"]
     if not isinstance(name, str) or not isinstance(version, str | None) or not isinstance(source, Mapping):
         raise TypeError(name)
-    return LockedPackage(name, version, {str(key): str(value) for key, value in source.items()})
+    return LockedPackage(name, version, {str(key): str(value) for key, value in source.items()}, "wheels" in item)

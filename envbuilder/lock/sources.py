@@ -17,6 +17,7 @@ from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError
 from envbuilder.git import RemoteError, Repository, Resolved, uv_settings
 from envbuilder.lock import metadata, signatures
+from envbuilder.lock.backends import declared_in
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, digest
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Workspace
@@ -98,6 +99,19 @@ class Sources:
             if entry.name not in self._members:
                 self._members[entry.name] = self._resolve(entry)
             return self._members[entry.name]
+
+    def build_requires(self, member: Member) -> tuple[str, ...]:
+        """What a member says it is built with; nothing for a release, of which the index may have a wheel."""
+        match member.entry.source, member.pin:
+            case GitSource(url, _, _, subdirectory), Pin(commit=commit):
+                folder = f"{subdirectory}/" if subdirectory else ""
+                text = self.repository(url).read(commit, f"{folder}pyproject.toml")
+            case PathSource(path), _:
+                file = self._workspace.root / path / "pyproject.toml"
+                text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+            case _:
+                return ()
+        return declared_in(parse_toml(text or "", member.entry.where).value)
 
     def _resolve(self, entry: Entry) -> Member:
         match entry.source:
