@@ -34,10 +34,14 @@ from envbuilder.store.syncing import LINK_NOTES, Recipe, link_mode, sync
 _JOBS = 2
 
 # Run by the new environment's own interpreter: the entry point must be importable, and be there.
+# Nothing of the standard library but what is there at the start: with bytecode beside it, each module is compiled anew.
 _IMPORT = """
-import functools, importlib, sys
+import sys
 module, _, name = sys.argv[1].partition(":")
-functools.reduce(getattr, name.split("."), importlib.import_module(module))
+__import__(module)
+found = sys.modules[module]
+for part in name.split("."):
+    found = getattr(found, part)
 """
 
 
@@ -251,7 +255,6 @@ class Builder:
         mend: bool,
     ) -> None:
         pins = list(draft.pins.values())
-        ensure_objects(self._sources, pins, offline=self._offline)
         mode, is_news = link_mode(self._workspace.shared)
         if is_news:
             report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
@@ -263,6 +266,8 @@ class Builder:
                 **uv_settings(self._sources.repository(pin.url) for pin in pins),
                 "UV_LINK_MODE": mode,
             },
+            skeletons=self.store.skeletons,
+            prepare=lambda: ensure_objects(self._sources, pins, offline=self._offline),
             offline=self._offline,
         )
 

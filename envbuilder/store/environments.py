@@ -24,6 +24,7 @@ from envbuilder.store import records, seals, verify
 from envbuilder.store.digests import Digests, walk
 from envbuilder.store.files import durable, exchange, held_by_nobody, locked, sync_folder, unwritable
 from envbuilder.store.seals import Seal
+from envbuilder.store.skeletons import Skeletons
 
 
 class Store:
@@ -31,11 +32,15 @@ class Store:
 
     Args:
         shared: the state folder that holds the store.
+
+    Attributes:
+        skeletons: where empty virtual environments come from.
     """
 
     def __init__(self, shared: Path):
         self.shared = shared
         self.folder = shared / "store"
+        self.skeletons = Skeletons(self.folder / ".staging", self.lock_path("skeleton"))
 
     def path(self, key: str) -> Path:
         """Where the environment of that key stands, or would."""

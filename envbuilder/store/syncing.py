@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from pathlib import Path
 from envbuilder import process, uv
 from envbuilder.errors import EnvbuilderError
 from envbuilder.models import Interpreter
-from envbuilder.store.digests import walk
-from envbuilder.store.files import locked, write_atomically
+from envbuilder.store.files import locked, unwritable, write_atomically
 from envbuilder.store.records import site_packages
+from envbuilder.store.skeletons import Skeleton, Skeletons
 
 # From linux/fs.h.
 _FICLONE = 0x40049409
@@ -37,6 +38,8 @@ class Recipe:
         staging: the folder to fill.
         interpreter: the Python to make it with.
         env: variables for uv.
+        skeletons: where empty virtual environments come from.
+        prepare: has what uv builds from at hand (git objects); called once uv's cache turned out to lack something.
         offline: whether the network is out of bounds.
         suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
         since_ns: when that cache was read, as `time.time_ns` tells it.
@@ -46,6 +49,8 @@ class Recipe:
     staging: Path
     interpreter: Interpreter
     env: Mapping[str, str]
+    skeletons: Skeletons
+    prepare: Callable[[], None]
     offline: bool = False
     suspects: Collection[str] = ()
     since_ns: int = 0
@@ -54,8 +59,9 @@ class Recipe:
 def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
     """Make a virtual environment and install the lock's packages into it; what it held before they came.
 
-    First with what uv's cache has, side by side with others; what it lacks, online, one environment at a time on this
-    machine, since cold syncs at once would each fetch, and keep, the wheels that they share.
+    First with what uv's cache has, side by side with others, and without a look at git: what was built from a commit
+    once is in the cache. Then with what it can build; what it lacks, online, one environment at a time on this machine,
+    since cold syncs at once would each fetch, and keep, the wheels that they share.
 
     Args:
         recipe: what to make.
@@ -63,14 +69,18 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
         waiting: called where another environment is being fetched.
 
     Raises:
-        EnvbuilderError: uv cannot do it.
+        EnvbuilderError: uv cannot do it, or what it builds from is not to be had.
     """
     if recipe.suspects and not recipe.offline:
+        recipe.prepare()
         with locked(shared / "locks" / "network", waiting=waiting):
             _forget(recipe, shared)
             with contextlib.suppress(EnvbuilderError):
                 return _attempt(recipe, offline=True)
             return _attempt(recipe, offline=False)
+    with contextlib.suppress(EnvbuilderError):
+        return _attempt(recipe, offline=True)
+    recipe.prepare()
     try:
         return _attempt(recipe, offline=True)
     except EnvbuilderError:
@@ -103,19 +113,29 @@ def _forget(recipe: Recipe, shared: Path) -> None:
 
 
 def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
-    made = uv.venv(recipe.staging, recipe.interpreter.path, prompt=recipe.project.name)
-    if made.ok:
-        packages = site_packages(recipe.staging)
-        (packages / "_envbuilder_bytecode.pth").write_text(_BYTECODE, encoding="utf-8")
-        before = {name for name, _ in walk(recipe.staging)}
+    plugin = recipe.project.name
+    made = recipe.skeletons.of(recipe.interpreter.path)
+    if isinstance(made, Skeleton):
+        before = _lay(made, recipe.staging, prompt=plugin)
         made = uv.sync(recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline)
         if made.ok:
             return before
-    plugin = recipe.project.name
     problem = uv.explain(
         made, plugin, "sync-failed", hint=f"envbuilder build --profile {recipe.project.parent.name} {plugin}"
     )
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
+
+
+def _lay(skeleton: Skeleton, staging: Path, *, prompt: str) -> set[str]:
+    try:
+        if staging.exists():  # An attempt that failed leaves it half filled.
+            shutil.rmtree(staging)
+        skeleton.lay(staging, prompt)
+        pth = site_packages(staging) / "_envbuilder_bytecode.pth"
+        pth.write_text(_BYTECODE, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(staging, error) from error
+    return {*skeleton.names, str(pth.relative_to(staging))}
 
 
 # What each link mode means for the disk, for people.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from workshop import Workshop
+
+from envbuilder.uv import find_uv
 
 
 @pytest.fixture
@@ -315,6 +318,30 @@ def test_rollback_is_undone_by_build(locked: Workshop) -> None:
     assert locked.run(*show).out.strip() == "0.1.0"
     assert "2 unchanged" in locked.run("build").out
     assert locked.run(*show).out.strip() == "0.2.0"
+
+
+def test_an_empty_environment_is_what_uv_makes(locked: Workshop, tmp_path: Path) -> None:
+    """What environments begin with is, file for file, what `uv venv --relocatable` writes under the plugin's name."""
+    place = Path(environments(locked)[0]["path"])
+    made = tmp_path / "made"
+    python = (place / "bin" / "python").readlink()
+    argv = [str(find_uv()), "venv", "--quiet", "--relocatable", "--prompt", "alpha", "--python", str(python), str(made)]
+    subprocess.run(argv, check=True)
+    for path in made.rglob("*"):
+        ours = place / path.relative_to(made)
+        assert path.lstat().st_mode == ours.lstat().st_mode
+        if path.name in {"python", "lib64"}:
+            assert path.readlink() == ours.readlink()
+        elif path.is_file():
+            assert path.read_bytes() == ours.read_bytes()
+
+
+def test_what_is_in_the_cache_needs_no_git(locked: Workshop) -> None:
+    """A package that was built from its commit once is installed from uv's cache, though clone and remote are gone."""
+    environments(locked)
+    for folder in (locked.remotes, locked.work / ".envbuilder" / "git", locked.work / ".envbuilder" / "store"):
+        shutil.rmtree(folder)
+    assert [each["state"] for each in environments(locked)] == ["built", "built"]
 
 
 def test_bytecode_of_the_first_import_is_kept(locked: Workshop) -> None:
