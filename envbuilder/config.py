@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
-from envbuilder.errors import ConfigError, Problem, UsageError
+from envbuilder.errors import ConfigError, Problem, UsageError, redacted
 from envbuilder.models import Profile, Workspace
 from envbuilder.places import candidates, state_folders
 
@@ -48,6 +49,22 @@ def python_specifier(request: str) -> str:
         ) from error
 
 
+def requirement(text: str) -> str:
+    """A requirement from an index, as it is written.
+
+    Raises:
+        ValueError: it is none, or names an address.
+    """
+    try:
+        found = Requirement(text)
+    except InvalidRequirement as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"expected a requirement such as transformers==4.49.0 ({first})") from error
+    if found.url:
+        raise ValueError("expected a requirement from the index; for a URL or a path write a registry entry")
+    return text
+
+
 def _version(text: str) -> str:
     try:
         return str(Version(text))
@@ -73,6 +90,23 @@ def _time(text: str) -> str:
         raise ValueError(message) from None
     # uv takes a bare date for midnight where it runs, which is another moment on another machine.
     return text if "T" in text else f"{text}T00:00:00Z"
+
+
+def address(text: str) -> str:
+    """An address in a file that is committed: it must not tell a password or a token.
+
+    Raises:
+        ValueError: it does.
+    """
+    if redacted(text) != text:
+        raise ValueError(
+            "expected an address without user, password or token, which would be committed; git's credential helper or "
+            "~/.netrc has them, or for an index UV_INDEX_<NAME>_USERNAME and _PASSWORD"
+        )
+    return text
+
+
+Address = Annotated[str, AfterValidator(address)]
 
 
 def not_yet(value: T) -> T:
@@ -108,7 +142,7 @@ class SettingsDocument(Document):
 
     default_run: str | None = None
     core: dict[str, Core] = Field(default_factory=dict)
-    git_mirrors: dict[str, str] = Field(default_factory=dict)
+    git_mirrors: dict[Address, Address] = Field(default_factory=dict)
     index_mirrors: Annotated[dict[str, str], AfterValidator(not_yet)] = Field(default_factory=dict)
     allowed_signers: str | None = Field(
         default=None, description="ssh's allowed signers (ssh-keygen(1)) whose signatures of tags count"
@@ -124,9 +158,9 @@ class ProfileDocument(Document):
     python: PythonRequest = "3.11"
     sources: tuple[Literal["git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range"], ...] | None = None
     exclude_newer: Annotated[str, AfterValidator(_time)] | None = None
-    index_url: str | None = None
-    extra_index_urls: tuple[str, ...] = ()
-    build_constraints: tuple[str, ...] = ()
+    index_url: Address | None = None
+    extra_index_urls: tuple[Address, ...] = ()
+    build_constraints: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
     torch_backends: tuple[Literal["default"], ...] = ("default",)
     require_signed_tags: bool = False
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from envbuilder.errors import ConfigError, Problem
+from envbuilder.errors import ConfigError, Problem, redacted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -358,6 +358,7 @@ def _type(value: object) -> str:
 
 
 def _cut(text: str) -> str:
+    text = redacted(text)  # Before it is cut: half a token is one too.
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -6,6 +6,7 @@ reported with everything else that does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,16 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
 EXIT_INTERRUPTED = 130
+
+
+# In an address: who asks, and with which password; over ssh a name alone is no secret.
+_LOGIN = re.compile(r"(?i)\b(https?://|[a-z][a-z0-9+.-]*://(?=[^\s/@]*:))[^\s/'\"<>]*@")
+_QUERY = re.compile(r"(?i)([?&][\w.-]*(?:token|secret|password|signature|api[_-]?key)[\w.-]*=)[^\s&#'\"]+")
+
+
+def redacted(text: str) -> str:
+    """A text whose addresses hold no password and no token any more."""
+    return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text)) if "://" in text else text
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,8 @@ class Problem:
         where: file, with line and column where known, address or path.
         hint: a command to run or an edit to make.
         severity: ``error`` or ``warning``; a warning does not change the exit status.
+
+    Passwords and tokens in addresses are left out, whoever told of them.
     """
 
     code: str
@@ -34,6 +47,11 @@ class Problem:
     where: str | None = None
     hint: str | None = None
     severity: str = "error"
+
+    def __post_init__(self) -> None:
+        for name in ("message", "where", "hint"):
+            if text := getattr(self, name):
+                object.__setattr__(self, name, redacted(text))
 
 
 class EnvbuilderError(Exception):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from envbuilder.errors import Interrupted, ToolError
+from envbuilder.errors import Interrupted, ToolError, redacted
 
 # What would lead a child into an environment that is not meant: the one that the tool itself was started from, a
 # person's own packages, another interpreter's home.
@@ -56,7 +56,10 @@ _stopping = threading.Event()
 
 @dataclass(frozen=True)
 class Completed:
-    """How a program ended; `returncode` is negative for a signal, as in `subprocess`."""
+    """How a program ended; `returncode` is negative for a signal, as in `subprocess`.
+
+    In `stderr`, which ends up in errors and logs, addresses hold no passwords: git and uv repeat those of settings.
+    """
 
     argv: tuple[str, ...]
     returncode: int
@@ -121,7 +124,7 @@ def run(
             _close(process)
     if _stopping.is_set():
         raise Interrupted
-    return Completed(words, process.returncode, stdout, stderr)
+    return Completed(words, process.returncode, stdout, redacted(stderr))
 
 
 def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str]) -> subprocess.Popen[str]:

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from envbuilder.config import PythonRequest, canonical_address, not_yet
+from envbuilder.config import PythonRequest, address, canonical_address, not_yet, requirement
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
@@ -52,23 +51,12 @@ def _specifier(text: str) -> str:
         raise ValueError(f"expected a version specifier such as >=0.2,<0.3 ({error})") from error
 
 
-def _requirement(text: str) -> str:
-    try:
-        requirement = Requirement(text)
-    except InvalidRequirement as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"expected a requirement such as transformers==4.49.0 ({first})") from error
-    if requirement.url:
-        raise ValueError("expected a requirement from the index; for a URL or a path write a registry entry")
-    return text
-
-
 def _git_url(text: str) -> str:
     if found := _SCP_LIKE.fullmatch(text):
         raise ValueError(f"expected a git address with its scheme, which uv needs: ssh://{found[1]}/{found[2]}")
     if not _GIT_URL.fullmatch(text):
         raise ValueError("expected a git address: https://, ssh://, git:// or file:///, with a host and no spaces or #")
-    return canonical_address(text)
+    return canonical_address(address(text))
 
 
 def _ref(text: str) -> str:
@@ -125,7 +113,7 @@ Plain = Annotated[str, AfterValidator(_plain)]
 Inside = Annotated[str, AfterValidator(_inside)]
 Name = Annotated[str, AfterValidator(_name)]
 BuildTogether = Annotated[
-    dict[Name, Annotated[tuple[Annotated[str, AfterValidator(_requirement)], ...], Field(min_length=1)]],
+    dict[Name, Annotated[tuple[Annotated[str, AfterValidator(requirement)], ...], Field(min_length=1)]],
     BeforeValidator(_with_torch, json_schema_input_type=list[str] | dict[str, list[str]]),
 ]
 
@@ -177,7 +165,7 @@ class EntryDocument(Document):
     core: Specifier | None = None
     python: PythonRequest | None = None
     extras: tuple[Annotated[str, AfterValidator(_name)], ...] = ()
-    requires: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
+    requires: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
     exclude: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )

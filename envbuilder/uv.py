@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from envbuilder import process
 from envbuilder.errors import Problem, ToolError
@@ -233,8 +235,22 @@ def _parts(done: process.Completed) -> tuple[list[str], list[str]]:
 
 
 def index_tables(profile: Profile) -> list[dict[str, object]]:
-    """The ``[[tool.uv.index]]`` tables of a generated project; none where uv's own default serves."""
+    """The ``[[tool.uv.index]]`` tables of a generated project; none where uv's own default serves.
+
+    Each has its host's name, by which uv asks the environment for its user and password.
+    """
     tables: list[dict[str, object]] = [{"url": url} for url in profile.extra_index_urls]
     if profile.index_url:
         tables.append({"url": profile.index_url, "default": True})
+    names: Counter[str] = Counter()
+    for number, table in enumerate(tables):
+        name = index_name(str(table["url"]))
+        names[name] += 1
+        again = f"-{names[name]}" if names[name] > 1 else ""
+        tables[number] = {"name": f"{name}{again}", **table}
     return tables
+
+
+def index_name(url: str) -> str:
+    """What an index is called in generated projects: its host, and port, in letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", urlsplit(url).netloc.rpartition("@")[2].lower()).strip("-") or "index"

@@ -144,7 +144,7 @@ def test_a_git_address_that_git_would_misread_is_refused(url: str) -> None:
     "url",
     [
         "https://git.example.org/ocr.git",
-        "http://user:token@git.example.org:8080/team/ocr",
+        "http://git.example.org:8080/team/ocr",
         "ssh://git@git.example.org/ocr.git",
         "git://git.example.org/ocr.git",
         "https://[::1]:8443/ocr.git",
