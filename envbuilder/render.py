@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem
-from envbuilder.models import PluginOutcome
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
     from typing_extensions import Self
+
+    from envbuilder.models import PluginOutcome
 
 _MARKS = {
     "locked": ("+", "green"),
@@ -147,6 +148,8 @@ class Progress:
     """
 
     def __init__(self, verb: str, plugins: Sequence[str], *, silent: bool):
+        from envbuilder.models import PluginOutcome
+
         self._verb = verb
         self._width = max((len(name) for name in plugins), default=0)
         self._states: dict[str, PluginOutcome] = {name: PluginOutcome(name, "…") for name in plugins}

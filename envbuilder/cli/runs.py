@@ -174,7 +174,7 @@ def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: 
         if failed := [problem for outcome in outcomes for problem in outcome.problems]:
             raise BuildError(failed)
         built = [builder.built[plugin.name] for plugin in chosen]
-    if problems := examine(here, chosen, full=False):
+    if problems := examine(here, {each.plugin.name: each.key for each in built}, full=False):
         raise BuildError(problems)
     return [_environment(each, here) for each in built]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from envbuilder.models import Entry
     from envbuilder.render import Outcome
     from envbuilder.store.generations import Generations
+    from envbuilder.store.verify import Found
 
 
 @click.command()
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
 @common
 def verify(settings: Settings, plugins: tuple[str, ...], full: bool, repair: bool, offline: bool) -> Outcome:
     """Compare environments with their seals: a line for each thing that is not as it was sealed."""
-    from envbuilder.render import Outcome
-
+    found = _by_stamp(settings, plugins, full=full)
+    if found is not None and not any(found.values()):
+        return _verdict(settings, len(found), [])
     here = settings.open()
     chosen = here.select(plugins)
-    problems = examine(here, chosen, full=full)
+
+    def look(found: Found) -> list[Problem]:
+        keys, unknown = _keys(here, chosen)
+        return [*unknown, *examine(here, keys, full=full, found=found)]
+
+    problems = look(found or {})
     damaged = {problem.entry for problem in problems}
     mended: list[str] = []
     if repair and damaged:
@@ -39,38 +46,69 @@ def verify(settings: Settings, plugins: tuple[str, ...], full: bool, repair: boo
         )
         mended = [outcome.plugin for outcome in outcomes if outcome.ok]
         failed = [problem for outcome in outcomes for problem in outcome.problems]
-        problems = [*failed, *examine(here, chosen, full=full)]
-    text = (
-        f"verified {len(chosen)} environments: {len(problems)} findings"
-        if problems
-        else (f"verified {len(chosen)} environments: all as they were sealed")
-    )
-    if mended:
-        text += f"; mended {', '.join(mended)}"
-    result = {"environments": len(chosen), "findings": len(problems), "mended": mended}
-    return Outcome("verify", here.profile.name, result=result, problems=tuple(problems), text=(text,))
+        problems = [*failed, *look({})]
+    return _verdict(settings, len(chosen), problems, mended)
 
 
-def examine(here: Open, chosen: Sequence[Entry], *, full: bool) -> list[Problem]:
-    """What is not as it was sealed in the environments of some plugins, each finding a problem."""
+def _verdict(settings: Settings, count: int, problems: Sequence[Problem], mended: Sequence[str] = ()) -> Outcome:
+    from envbuilder.render import Outcome
+
+    said = f"{len(problems)} findings" if problems else "all as they were sealed"
+    text = f"verified {count} environments: {said}{'; mended ' + ', '.join(mended) if mended else ''}"
+    result = {"environments": count, "findings": len(problems), "mended": list(mended)}
+    return Outcome("verify", settings.profile, result=result, problems=tuple(problems), text=(text,))
+
+
+def _by_stamp(settings: Settings, plugins: Sequence[str], *, full: bool) -> Found | None:
+    """What is found by keys that a stamp proves, without reading registry and locks; None where it proves none."""
+    from envbuilder.places import candidates, state_folders
+    from envbuilder.store import stamps, verify
+
+    root = next(candidates(settings.folder), None)
+    if root is None:
+        return None
+    shared, own = state_folders(root)
+    keys = stamps.meant(stamps.stamp_path(own, settings.profile))
+    if not keys or not keys.keys() >= set(plugins):
+        return None
+    return verify.find(shared / "store", [keys[name] for name in plugins or keys], full=full)
+
+
+def _keys(here: Open, chosen: Sequence[Entry]) -> tuple[dict[str, str], list[Problem]]:
+    """The key of each plugin's environment, by name, and why some have none."""
     from envbuilder.build import Builder
 
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
-    known: dict[tuple[int, int], str] | None = {} if full else None
+    keys = {plugin.name: builder.key_of(plugin) for plugin in chosen}
+    unknown = [key for key in keys.values() if isinstance(key, Problem)]
+    return {name: key for name, key in keys.items() if isinstance(key, str)}, unknown
+
+
+def examine(here: Open, keys: Mapping[str, str], *, full: bool, found: Found | None = None) -> list[Problem]:
+    """What is not as it was sealed in environments, each finding a problem.
+
+    Args:
+        here: where plugins and store are.
+        keys: of the environments, by plugin.
+        full: whether to read every byte.
+        found: findings by key, where environments have been looked at already.
+    """
+    from envbuilder.store import verify
+    from envbuilder.store.environments import Store
+
+    store = Store(here.workspace.shared)
+    known = found or {}
+    known = {**known, **verify.find(store.folder, [key for key in keys.values() if key not in known], full=full)}
     problems = []
-    for plugin in chosen:
-        key = builder.key_of(plugin)
-        if isinstance(key, Problem):
-            problems.append(key)
-            continue
-        findings = builder.store.verify(key, known=known)
-        sharing = builder.store.sharing(key, [each.path for each in findings if each.kind in {"changed", "content"}])
-        hint = f"envbuilder verify --repair --profile {here.profile.name} {plugin.name}"
-        where = here.workspace.show(builder.store.path(key))
+    for name, key in keys.items():
+        findings = known[key]
+        sharing = store.sharing(key, [each.path for each in findings if each.kind in {"changed", "content"}])
+        hint = f"envbuilder verify --repair --profile {here.profile.name} {name}"
+        where = here.workspace.show(store.path(key))
         for finding in findings:
             also = sharing.get(finding.path)
             message = f"{finding}{f'; shared with {chr(44).join(also)}' if also else ''}"
-            problems.append(Problem(f"environment-{finding.kind}", message, plugin.name, where, hint))
+            problems.append(Problem(f"environment-{finding.kind}", message, name, where, hint))
     return problems
 
 

@@ -5,27 +5,81 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
 
-_BLOCK = 1 << 20
+# As much as a core's own cache holds beside other things: measured, larger and smaller ones are slower.
+_BLOCK = 1 << 18
+# What is hashed before a second thread would have started.
+_LITTLE = 1 << 22
+# How many questions a statement of SQLite's may hold, at the least.
+_ASKED_AT_ONCE = 900
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """The digest of a file's bytes, as seals and RECORDs name it.
 
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    return _sha256(path, bytearray(_BLOCK))
+
+
+def _sha256(path: str | Path, block: bytearray) -> str:
+    # Plain descriptors: most files are small, and a file object costs more than their bytes.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        digest = hashlib.sha256()
+        view = memoryview(block)
+        while count := os.readv(handle, (block,)):
+            digest.update(view[:count])
+        return f"sha256:{digest.hexdigest()}"
+    finally:
+        os.close(handle)
+
+
+def sha256_of_all(sizes: Mapping[str, int]) -> dict[str, str | OSError]:
+    """The digests of many files, with all cores that this process may use.
+
+    The time of large files goes into hashing, which threads do side by side; that of small ones into Python, which they
+    do not. So one thread takes the smallest of what is left, the others the largest.
+
+    Args:
+        sizes: bytes by path, as the order to take them in; they need not be exact.
+
+    Returns:
+        The digest by path, or why a file cannot be read.
+    """
+    left = deque(sorted(sizes, key=sizes.__getitem__))
+    found: dict[str, str | OSError] = {}
+
+    def work(take: Callable[[], str]) -> None:
+        block = bytearray(_BLOCK)
+        with contextlib.suppress(IndexError):  # Nothing is left.
+            while True:
+                path = take()
+                try:
+                    found[path] = _sha256(path, block)
+                except OSError as error:
+                    found[path] = error
+
+    cores = len(os.sched_getaffinity(0)) if sum(sizes.values()) > _LITTLE else 1
+    helpers = [threading.Thread(target=work, args=(left.pop,)) for _ in range(cores - 1)]
+    for helper in helpers:
+        helper.start()
+    try:
+        work(left.popleft)
+    finally:
+        left.clear()  # Where this thread was interrupted, the others end with the file that they are at.
+        for helper in helpers:
+            helper.join()
+    return found
 
 
 class Digests:
@@ -65,27 +119,36 @@ class Digests:
                 self._database.execute("commit")
             self._database.close()
 
-    def of(self, path: Path, status: os.stat_result) -> str:
-        """The digest of a file whose `lstat` is `status`.
+    def of_all(self, files: Mapping[str, os.stat_result]) -> dict[str, str]:
+        """The digests of files, by path, given their `lstat`; what is not remembered is hashed with all cores.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: one cannot be read.
         """
-        inode = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-        if (known := self._known(inode)) is not None:
-            return known
-        digest = sha256_of(path)
-        self._fresh.append((inode, digest))
-        return digest
+        inodes = {
+            path: f"{each.st_dev}:{each.st_ino}:{each.st_size}:{each.st_mtime_ns}" for path, each in files.items()
+        }
+        known = self._known(list(set(inodes.values())))
+        missing = {inode: path for path, inode in inodes.items() if inode not in known}
+        hashed = sha256_of_all({path: files[path].st_size for path in missing.values()})
+        for inode, path in missing.items():
+            digest = hashed[path]
+            if isinstance(digest, OSError):
+                raise digest
+            known[inode] = digest
+            self._fresh.append((inode, digest))
+        return {path: known[inode] for path, inode in inodes.items()}
 
-    def _known(self, inode: str) -> str | None:
+    def _known(self, inodes: Sequence[str]) -> dict[str, str]:
         if self._database is None or not self._asked:
-            return None
-        try:
-            row = self._database.execute("select digest from digests where inode = ?", (inode,)).fetchone()
-        except self._error:
-            return None
-        return str(row[0]) if row else None
+            return {}
+        known: dict[str, str] = {}
+        with contextlib.suppress(self._error):
+            for start in range(0, len(inodes), _ASKED_AT_ONCE):
+                some = inodes[start : start + _ASKED_AT_ONCE]
+                marks = ",".join("?" * len(some))
+                known.update(self._database.execute(f"select * from digests where inode in ({marks})", some))  # noqa: S608 - marks only
+        return known
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

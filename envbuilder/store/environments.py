@@ -204,17 +204,6 @@ class Store:
         except OSError as error:
             raise unwritable(self.path(key), error) from error
 
-    def verify(self, key: str, *, known: dict[tuple[int, int], str] | None = None) -> list[verify.Finding]:
-        """What is not as it was sealed: by a walk, or, given a memo of digests by inode, byte for byte."""
-        seal = self.seal(key)
-        if seal is None:
-            return [verify.Finding("seal", "", "there is no seal, or it cannot be read")]
-        if not self.path(key).is_dir():
-            return [verify.Finding("missing", "", "the environment is gone")]
-        if known is None:
-            return verify.fast(self.path(key), seal, self.list_path(key))
-        return verify.full(self.path(key), seal, self.list_path(key), known)
-
     def sharing(self, key: str, names: Collection[str]) -> dict[str, list[str]]:
         """Other environments that hold the same inodes as the given files of one: file to keys."""
         inodes = {}

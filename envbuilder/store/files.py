@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
+import functools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from envbuilder.errors import ToolError
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+if TYPE_CHECKING:
+    import ctypes
+
 # From linux/fs.h and fcntl.h.
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -27,6 +29,8 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         ToolError: the file system refuses (full, read-only).
     """
+    import tempfile
+
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if path.read_text(encoding="utf-8") == text:
             return
@@ -137,11 +141,18 @@ def _open_lock(path: Path) -> int:
         raise unwritable(path, error) from error
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def durable(folder: Path) -> None:
     """Have everything that was written to a folder's file system on the disk, hard-linked contents included."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if _LIBC.syncfs(handle) != 0:
+        if _libc().syncfs(handle) != 0:
             os.sync()
     finally:
         os.close(handle)
@@ -153,7 +164,9 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: they cannot.
     """
-    result = _LIBC.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    result = _libc().renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
     if result != 0:
+        import ctypes
+
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(other))

@@ -19,6 +19,9 @@ from envbuilder.store.files import write_atomically
 
 SEAL_VERSION = 3
 
+# Mode, size, mtime in ns, content: the fields of `Facts`.
+Row = tuple[int, int, int, str]
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -85,12 +88,9 @@ def survey(root: Path, digests: Digests) -> dict[str, Facts]:
     Raises:
         OSError: something cannot be read.
     """
-    found = {}
-    for name, entry in walk(root):
-        status = entry.stat(follow_symlinks=False)
-        content = digests.of(Path(entry.path), status) if stat.S_ISREG(status.st_mode) else ""
-        found[name] = facts_of(entry.path, status, content)
-    return found
+    found = {entry.path: (name, entry.stat(follow_symlinks=False)) for name, entry in walk(root)}
+    contents = digests.of_all({path: status for path, (_, status) in found.items() if stat.S_ISREG(status.st_mode)})
+    return {name: facts_of(path, status, contents.get(path, "")) for path, (name, status) in found.items()}
 
 
 def names_digest(names: Iterable[str]) -> str:
@@ -126,12 +126,16 @@ def read(head: Path, key: str) -> Seal | None:
         return None
 
 
-def read_list(listing: Path, seal: Seal) -> dict[str, Facts] | None:
-    """The list of files; None where it is not what the head says."""
+def read_rows(listing: Path, seal: Seal) -> dict[str, Row] | None:
+    """The list of files as it is written, by path; None where it is not what the head says.
+
+    Plain rows, since an environment may have tens of thousands: `Facts(*row)` makes one readable.
+    """
     try:
         text = listing.read_bytes()
         if hashlib.sha256(text).hexdigest() != seal.list_digest:
             return None
-        return {name: Facts(*row) for name, row in json.loads(text).items()}
-    except (OSError, ValueError, TypeError):
+        rows = json.loads(text)
+    except (OSError, ValueError):
         return None
+    return rows if isinstance(rows, dict) else None

@@ -41,6 +41,21 @@ def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
         file: the stamp.
         store: the folder of environments.
     """
+    keys = meant(file)
+    if keys is None:
+        return None
+    ready = [Ready(plugin, key, store / key) for plugin, key in keys.items()]
+    for each in ready:
+        if verify.glance(each.path, seals.read(store / f"{each.key}.json", each.key)) is not None:
+            return None
+    return ready
+
+
+def meant(file: Path) -> dict[str, str] | None:
+    """The environments that registry, locks and interpreters lead to, plugin to key, if a stamp proves it.
+
+    Says nothing about the environments themselves: whether they are there, and whole, is for the caller to see.
+    """
     try:
         stamp = json.loads(file.read_text(encoding="utf-8"))
         # A copy of a workspace brings the stamp along, which speaks of the original's files.
@@ -51,13 +66,9 @@ def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
             found = _stat(name)
             if found != known or (found is not None and found[1] > limit):
                 return None
-        ready = [Ready(plugin, key, store / key) for plugin, key in stamp["environments"].items()]
+        return {str(plugin): str(key) for plugin, key in stamp["environments"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    for each in ready:
-        if verify.glance(each.path, seals.read(store / f"{each.key}.json", each.key)) is not None:
-            return None
-    return ready
 
 
 def write(file: Path, watched: Iterable[Path], environments: Mapping[str, str]) -> None:

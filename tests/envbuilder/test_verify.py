@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,9 @@ import pytest
 from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
+from envbuilder.store import seals, stamps
+from envbuilder.store.digests import Digests
+from envbuilder.store.seals import Seal
 from envbuilder.uv import find_uv
 
 TIERS = ("glance", "fast", "full")
@@ -357,6 +363,69 @@ def test_build_mends_what_a_glance_tells_and_no_more(site: Site, damage: Damage,
     damage(site)
     assert site.states() == ["built" if first == "glance" else "unchanged"]
     assert (site.run("verify", "--full").status == 0) == (first == "glance")
+
+
+@pytest.mark.parametrize("damage", [row[0] for row in TABLE], ids=[row[0].__name__.strip("_") for row in TABLE])
+def test_quick_way_to_the_keys_changes_no_finding(site: Site, damage: Damage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stamp of the last build tells the keys, `verify` says what it says when it reads registry and locks."""
+    assert site.states() == ["unchanged"]
+    stamp = stamps.stamp_path(site.state, "prod")
+    damage(site)
+    monkeypatch.setattr(os, "environ", site.workshop.environment(site.env))
+    assert stamps.meant(stamp) == {"alpha": site.place.name}
+    monkeypatch.undo()
+    ways = (["verify"], ["verify", "--full"], ["verify", "--full", "alpha", "--format", "json"])
+    quick = [site.run(*way) for way in ways]
+    stamp.unlink()
+    assert quick == [site.run(*way) for way in ways]
+    assert quick[-1].status == 1
+
+
+@pytest.mark.parametrize("prepare", ["stamped", "not stamped"])
+def test_verify_of_names_that_are_no_plugins_is_refused(site: Site, prepare: str) -> None:
+    """An unknown name is an error, with a stamp and without; another spelling of a known one is not."""
+    if prepare == "stamped":
+        site.states()
+    ran = site.run("verify", "alpha", "beta")
+    assert (ran.status, "beta is not in the registry" in ran.err) == (2, True), ran.err
+    assert site.run("verify", "Alpha").out == "verified 1 environments: all as they were sealed\n"
+
+
+UNREADABLE = """
+    import os, sys
+    from pathlib import Path
+    from envbuilder.store import seals, verify
+    if os.geteuid() == 0:
+        os.seteuid(65534)  # No folder is closed to root.
+    store = Path(sys.argv[1])
+    for full in (False, True):
+        print(sorted(map(str, verify.find(store, ["key"], full=full)["key"])))
+"""
+
+
+def test_folder_that_cannot_be_read_is_a_finding() -> None:
+    """What a closed folder holds cannot be vouched for: a finding, not an end of `verify`."""
+    with tempfile.TemporaryDirectory() as folder:  # Not below pytest's own, which is closed to others.
+        store = Path(folder)
+        store.chmod(0o755)
+        for name in ("a", "b"):
+            (store / "key" / name).mkdir(parents=True)
+            (store / "key" / name / "file").write_text(name)
+        (store / "key" / "b").chmod(0)
+        with Digests(store / "digests.sqlite") as digests:
+            text = seals.list_text(seals.survey(store / "key", digests))
+        seal = Seal("key", {}, {}, {}, 4, 2, hashlib.sha256(text.encode()).hexdigest(), "a", "", {})
+        seals.write(store / "key.json", store / "key.files.json", seal, text)
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(UNREADABLE), folder], capture_output=True, text=True, check=False
+        )
+        (store / "key" / "b").chmod(0o755)
+    said = [
+        "changed: b: cannot be read: Permission denied",
+        "interpreter: bin/python: its interpreter is gone",
+        "missing: b/file: there when it was sealed",
+    ]
+    assert done.stdout.splitlines() == [str(said)] * 2, done.stderr
 
 
 def test_replaced_interpreter_is_found_at_a_glance(tmp_path: Path) -> None:
