@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -95,11 +95,11 @@ def version_of(uv: Path) -> tuple[int, ...]:
 
 
 def lock(
-    project: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, upgrade: bool
+    project: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, upgrade: Sequence[str] = ()
 ) -> process.Completed:
-    """``uv lock`` in a project's folder."""
+    """``uv lock`` in a project's folder; `upgrade` are the flags that let it leave the versions of the old lock."""
     arguments: list[str | Path] = ["lock", "--project", project, "--python", interpreter, "--no-progress"]
-    return _run([*arguments, *_flags(offline=offline, upgrade=upgrade)], env, cwd=project)
+    return _run([*arguments, *_flags(offline=offline), *upgrade], env, cwd=project)
 
 
 def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
@@ -196,8 +196,8 @@ def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path, offl
     return process.run(argv, cwd=cwd, env=process.clean_environment(own, base=base), timeout_s=_TIMEOUT_S)
 
 
-def _flags(*, offline: bool, upgrade: bool = False) -> list[str]:
-    return [*(["--offline"] if offline else []), *(["--upgrade"] if upgrade else [])]
+def _flags(*, offline: bool) -> list[str]:
+    return ["--offline"] if offline else []
 
 
 def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Problem:

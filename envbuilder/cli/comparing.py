@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -46,7 +46,7 @@ def diff(settings: Settings, old: str, new: str | None) -> Outcome:
             "old": before.label,
             "new": after.label,
             "compared": comparing.compared(before, after),
-            "changes": [_plain(each) for each in found],
+            "changes": [plain_change(each) for each in found],
             "summary": [
                 {"package": package, "old": was, "new": now, "plugins": plugins}
                 for package, was, now, plugins in comparing.summary(found)
@@ -57,7 +57,8 @@ def diff(settings: Settings, old: str, new: str | None) -> Outcome:
     )
 
 
-def _plain(change: Change) -> dict[str, object]:
+def plain_change(change: Change) -> dict[str, object]:
+    """A change as the JSON envelope holds it."""
     old, new = change.old, change.new
     return {
         "plugin": change.plugin,
@@ -89,8 +90,7 @@ def _text(before: Snapshot, after: Snapshot, found: list[Change]) -> tuple[Table
             parts.append(f"only in {one.label}, not compared: {', '.join(lone)}")
     if not found:
         return (*parts, f"the same packages in {len(plugins)} plugins: {before.label}, {after.label}")
-    rows = [(each.plugin, each.package, str(each.old or ""), str(each.new or ""), each.kind) for each in found]
-    parts.append(Table(("plugin", "package", before.label, after.label, ""), tuple(rows)))
+    parts.extend(changes_table(found, before.label, after.label))
     touched = {each.plugin for each in found}
     if len(touched) > 1:
         shown = [
@@ -103,6 +103,14 @@ def _text(before: Snapshot, after: Snapshot, found: list[Change]) -> tuple[Table
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("added", "removed", "changed") if kind in kinds)
     parts.append(f"{len(touched)} of {len(plugins)} plugins differ: {counts}")
     return tuple(parts)
+
+
+def changes_table(found: Sequence[Change], old: str, new: str) -> tuple[Table, ...]:
+    """Changes for people; nothing where there are none. `old` and `new` head the columns of versions."""
+    from envbuilder.render import Table
+
+    rows = [(each.plugin, each.package, str(each.old or ""), str(each.new or ""), each.kind) for each in found]
+    return (Table(("plugin", "package", old, new, ""), tuple(rows)),) if rows else ()
 
 
 class Sides:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
-from envbuilder.errors import Problem
+from envbuilder.cli.comparing import changes_table, plain_change
+from envbuilder.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
-    from envbuilder.models import Entry
+    from envbuilder.lock.comparing import Change
+    from envbuilder.models import Entry, PluginOutcome
     from envbuilder.render import Outcome
 
 
@@ -19,12 +24,26 @@ if TYPE_CHECKING:
 @plugins_argument
 @click.option("--check", is_flag=True, help="Only say whether the locks are as they should be; no network.")
 @click.option("--upgrade", is_flag=True, help="Take the newest versions that fit.")
+@click.option(
+    "--upgrade-package",
+    "packages",
+    multiple=True,
+    metavar="NAME",
+    help="Take the newest version of this package alone, where it is locked; NAME==VERSION for that one.",
+)
 @click.option("--repin", is_flag=True, help="Ask the remotes for every tag anew, and accept where one has moved to.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="How many at a time.")
 @offline_option
 @common
 def lock(  # noqa: PLR0913 - one parameter for each option
-    settings: Settings, plugins: tuple[str, ...], check: bool, upgrade: bool, repin: bool, jobs: int, offline: bool
+    settings: Settings,
+    plugins: tuple[str, ...],
+    check: bool,
+    upgrade: bool,
+    packages: tuple[str, ...],
+    repin: bool,
+    jobs: int,
+    offline: bool,
 ) -> Outcome:
     """Write one uv.lock per plugin, and pins.toml."""
     from envbuilder.lock import locking
@@ -34,18 +53,72 @@ def lock(  # noqa: PLR0913 - one parameter for each option
     chosen = here.select(plugins)
     if check:
         return _lock_check(here, chosen)
-    request = locking.Request(offline=offline, upgrade=upgrade, repin=repin, jobs=jobs)
+    before = _lock_texts(here, chosen)
+    _refuse_unlocked(here, packages, before)
+    request = locking.Request(offline=offline, upgrade=upgrade, packages=packages, repin=repin, jobs=jobs)
     with Progress("lock", [plugin.name for plugin in chosen], silent=settings.quiet) as progress:
         outcomes = locking.lock_plugins(
             here.workspace, here.profile, here.registry, chosen, request=request, report=progress.report
         )
+    changed = _changes(here, before, [plugin for plugin in chosen if plugin.name in _locked(outcomes)])
     return Outcome(
         "lock",
         here.profile.name,
-        result={"plugins": [plain(outcome) for outcome in outcomes]},
+        result={
+            "plugins": [plain(outcome) for outcome in outcomes],
+            "changes": [plain_change(each) for each in changed],
+        },
         problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
-        text=(summary(outcomes, f"profiles/{here.profile.name}"),),
+        text=(*changes_table(changed, "was", "is"), summary(outcomes, f"profiles/{here.profile.name}")),
     )
+
+
+def _locked(outcomes: Sequence[PluginOutcome]) -> set[str]:
+    return {outcome.plugin for outcome in outcomes if outcome.state == "locked"}
+
+
+def _lock_texts(here: Open, chosen: Sequence[Entry]) -> dict[str, str]:
+    from envbuilder.lock.locking import lock_folder
+
+    texts = {}
+    for plugin in chosen:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            file = lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
+            texts[plugin.name] = file.read_text(encoding="utf-8")
+    return texts
+
+
+def _changes(here: Open, before: Mapping[str, str], chosen: Sequence[Entry]) -> list[Change]:
+    """What locking changed in locks that were there before, and could be read."""
+    from envbuilder.lock import graph
+    from envbuilder.lock.comparing import changes, of_graphs
+
+    after = _lock_texts(here, chosen)
+    old = {}
+    for name in before.keys() & after.keys():
+        with contextlib.suppress(ConfigError):
+            old[name] = graph.parse(before[name], name)
+    new = {name: graph.parse(after[name], name) for name in old}
+    return changes(of_graphs("was", old), of_graphs("is", new))
+
+
+def _refuse_unlocked(here: Open, packages: Sequence[str], texts: Mapping[str, str]) -> None:
+    """Refuse a package that no chosen plugin has: it is a typo, or there is nothing to upgrade."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    for package in packages:
+        try:
+            name = str(canonicalize_name(Requirement(package).name))
+        except InvalidRequirement as error:
+            message = f"--upgrade-package {package}: expected a package's name, or NAME==VERSION"
+            raise UsageError(message, hint="envbuilder lock --help") from error
+        held = {found for text in texts.values() for found in re.findall(r'^name = "(.+)"$', text, re.MULTILINE)}
+        if name not in held:
+            near = difflib.get_close_matches(name, held, n=1, cutoff=0.5)
+            message = f"no lock of {here.profile.name} holds {name}{f'; nearest: {near[0]}' if near else ''}"
+            hint = f"envbuilder lock --profile {here.profile.name} --upgrade-package {near[0] if near else 'NAME'}"
+            raise UsageError(message, code="package-not-locked", hint=hint)
 
 
 def _lock_check(here: Open, chosen: Sequence[Entry]) -> Outcome:

@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from envbuilder import uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml
@@ -55,10 +58,19 @@ _STAGING = ".lock-in-progress"
 
 @dataclass(frozen=True)
 class Request:
-    """What `lock` is asked to do, apart from which plugins."""
+    """What `lock` is asked to do, apart from which plugins.
+
+    Attributes:
+        offline: touch no network.
+        upgrade: take the newest versions that fit, of all packages.
+        packages: take the newest of these alone (a name, or ``name==version``); plugins without them are left alone.
+        repin: ask for every tag anew.
+        jobs: how many plugins at a time.
+    """
 
     offline: bool = False
     upgrade: bool = False
+    packages: tuple[str, ...] = ()
     repin: bool = False
     jobs: int = _JOBS
 
@@ -135,7 +147,7 @@ class Locker:
         start = time.monotonic()
         try:
             draft = self.draft(plugin, extra=self.indirect_siblings(plugin))
-            if not self._request.upgrade and self.is_current(draft):
+            if not self._wants_newer(plugin) and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
             final = self._resolve(self._first_draft(plugin))
@@ -156,6 +168,14 @@ class Locker:
             return draft
         # What its members declare is known before uv is asked, which spares asking twice.
         return self.draft(plugin, backends=self._find_backends(draft.members))
+
+    def _wants_newer(self, plugin: Entry) -> bool:
+        if self._request.upgrade or not self._request.packages:
+            return self._request.upgrade
+        names = {str(canonicalize_name(Requirement(each).name)) for each in self._request.packages}
+        with contextlib.suppress(EnvbuilderError, ValueError):
+            return bool(names & {package.name for package in read_lock(self.folder(plugin.name))})
+        return False
 
     def is_current(self, draft: Draft) -> bool:
         """Whether a plugin's files are what its inputs lead to; digests alone tell."""
@@ -206,7 +226,7 @@ class Locker:
             scratch = Path(folder)
             text = render_scratch(requirements, constraints, python, self._profile)
             write_atomically(scratch / "pyproject.toml", text)
-            done = uv.lock(scratch, interpreter.path, {}, offline=self._request.offline, upgrade=False)
+            done = uv.lock(scratch, interpreter.path, {}, offline=self._request.offline)
             if not done.ok:
                 problem = uv.explain(done, "", "lock-failed", hint=f"envbuilder lock --profile {self._profile.name}")
                 raise EnvbuilderError(problem.message, code=problem.code, hint=problem.hint)
@@ -239,7 +259,7 @@ class Locker:
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
         env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
-        done = uv.lock(staging, interpreter, env, offline=self._request.offline, upgrade=self._request.upgrade)
+        done = uv.lock(staging, interpreter, env, offline=self._request.offline, upgrade=self._upgrade_flags())
         if not done.ok:
             hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
             problem = uv.explain(
@@ -247,6 +267,10 @@ class Locker:
             )
             error = EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
             raise error
+
+    def _upgrade_flags(self) -> list[str]:
+        names = [word for package in self._request.packages for word in ("--upgrade-package", package)]
+        return ["--upgrade"] if self._request.upgrade else names
 
     def _trusted(self, draft: Draft, lock: Path) -> bool:
         """Whether uv may start from a lock: it keeps what stands there, edited hashes and addresses included."""

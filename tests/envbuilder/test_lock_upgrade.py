@@ -1,0 +1,112 @@
+"""Locking again: what keeps its version, what takes a newer one, and when uv is not even started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_index import Index, make_wheel
+from workshop import PYTHON, Ran, Workshop
+
+from envbuilder.uv import find_uv, version_of
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    """An index with two packages in one version each."""
+    for name in ("one", "two"):
+        make_wheel(tmp_path / "wheels", name, "1.0")
+    with Index(tmp_path / "wheels") as served:
+        yield served
+
+
+@pytest.fixture
+def shop(workshop: Workshop, index: Index) -> Workshop:
+    """Alpha needs both packages, beta one of them; locked, and then both packages get a newer version."""
+    workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+    workshop.plugin("alpha", dependencies=("one", "two"))
+    workshop.plugin("beta", dependencies=("two",))
+    assert workshop.within("lock", "-q").status == 0
+    for name in ("one", "two"):
+        make_wheel(index.folder, name, "1.1")
+    return workshop
+
+
+def changed(ran: Ran) -> list[tuple[str, str, str, str]]:
+    """The changes of an envelope."""
+    assert ran.status == 0, ran.out
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    return [(each["plugin"], each["package"], each["old"], each["new"]) for each in result["changes"]]
+
+
+def lock(workshop: Workshop, *arguments: str) -> list[tuple[str, str, str, str]]:
+    """Lock, and tell what changed; afterwards the locks are up to date."""
+    found = changed(workshop.within("lock", "--format", "json", *arguments))
+    assert workshop.within("lock", "--check").status == 0
+    return found
+
+
+def test_a_lock_that_is_written_anew_keeps_its_versions(shop: Workshop, index: Index) -> None:
+    """A changed entry changes the generated project; what was locked stays as it was, what is new comes in."""
+    make_wheel(index.folder, "three", "1.0")
+    shop.entry("alpha", requires=["three"])
+    assert lock(shop) == [("alpha", "three", "", "1.0")]
+
+
+def test_upgrade_takes_the_newest_of_everything_and_tells(shop: Workshop) -> None:
+    """`--upgrade` of one plugin leaves the other; a table says what went from where to where; then nothing changes."""
+    assert lock(shop, "--upgrade", "beta") == [("beta", "two", "1.0", "1.1")]
+    ran = shop.within("lock", "--upgrade")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["alpha", "one", "1.0", "1.1", "changed"] in lines
+    assert ["alpha", "two", "1.0", "1.1", "changed"] in lines
+    assert lock(shop, "--upgrade") == []
+
+
+def test_upgrade_package_takes_the_newest_of_that_alone(shop: Workshop) -> None:
+    """Other packages keep their versions, and plugins without the package are not locked again."""
+    ran = shop.within("lock", "--format", "json", "--upgrade-package", "One")
+    assert changed(ran) == [("alpha", "one", "1.0", "1.1")]
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    assert [each["state"] for each in result["plugins"]] == ["locked", "unchanged"]
+    assert lock(shop, "--upgrade-package", "one==1.0", "--upgrade-package", "two") == [
+        ("alpha", "one", "1.1", "1.0"),
+        ("alpha", "two", "1.0", "1.1"),
+        ("beta", "two", "1.0", "1.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("on", "nearest: one"), ("zzz", "no lock of prod holds zzz"), ("-x", "expected a package's name")],
+)
+def test_upgrade_of_what_is_not_locked_is_refused(shop: Workshop, name: str, said: str) -> None:
+    """A typo is an error with the nearest name, not a lock with nothing to do."""
+    ran = shop.within("lock", f"--upgrade-package={name}")
+    assert ran.status == 2
+    assert said in ran.err
+
+
+def test_nothing_to_do_starts_no_uv(shop: Workshop, tmp_path: Path) -> None:
+    """A uv on PATH that keeps a log of its starts: `lock` and `lock --check` add no line to it."""
+    log, folder = tmp_path / "started", tmp_path / "bin"
+    folder.mkdir()
+    series = ".".join(map(str, version_of(find_uv())[:2]))
+    script = folder / "uv"
+    # A newer patch of the same series is what envbuilder takes from PATH.
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "uv {series}.999" && exit\n'
+        f'echo "$@" >> {log}\nexec {find_uv()} "$@"\n'
+    )
+    script.chmod(0o755)
+    env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    assert shop.run("lock", "--upgrade", "beta", env=env).status == 0
+    assert "lock --project" in log.read_text()
+    log.unlink()
+    for command in (["lock"], ["lock", "--check"]):
+        assert shop.run(*command, env=env).status == 0
+        assert not log.exists()
