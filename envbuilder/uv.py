@@ -254,3 +254,19 @@ def index_tables(profile: Profile) -> list[dict[str, object]]:
 def index_name(url: str) -> str:
     """What an index is called in generated projects: its host, and port, in letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", urlsplit(url).netloc.rpartition("@")[2].lower()).strip("-") or "index"
+
+
+def export_bill(project: Path, interpreter: Path) -> process.Completed:
+    """``uv export`` of a lock as CycloneDX; needs no network."""
+    arguments: list[str | Path] = ["export", "--format", "cyclonedx1.5", "--frozen", "--offline", "--no-default-groups"]
+    preview = ["--preview-features", "sbom-export", "--no-progress"]
+    return _run([*arguments, *preview, "--project", project, "--python", interpreter], {}, cwd=project)
+
+
+def audit(project: Path, *, service: str | None, ignore: Sequence[str]) -> process.Completed:
+    """``uv audit`` of a lock: JSON on stdout; 0 where nothing is known of its packages, 1 where something is."""
+    arguments: list[str | Path] = ["audit", "--frozen", "--no-default-groups", "--output-format", "json"]
+    preview = ["--preview-features", "audit-command,json-output", "--no-progress"]
+    named = [word for each in ignore for word in ("--ignore", each)]
+    address = ["--service-url", service] if service else []
+    return _run([*arguments, *preview, *named, *address, "--project", project], {}, cwd=project)
