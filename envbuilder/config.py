@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from envbuilder import accelerators
 from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
 from envbuilder.errors import ConfigError, Problem, UsageError, redacted
 from envbuilder.models import Profile, Workspace
@@ -109,6 +110,20 @@ def address(text: str) -> str:
 Address = Annotated[str, AfterValidator(address)]
 
 
+def _listed(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("expected at least one backend, such as default")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each backend once; {twice[0]} stands there twice")
+    return names
+
+
+def _folder_of_indexes(text: str) -> str:
+    if not re.match(r"(https?|file)://\S+$", text):
+        raise ValueError("expected an address: https://, http:// or file:///")
+    return text.rstrip("/")
+
+
 def not_yet(value: T) -> T:
     """Refuse what the format knows and this version does not act on: to ignore it in silence would be worse.
 
@@ -161,7 +176,12 @@ class ProfileDocument(Document):
     index_url: Address | None = None
     extra_index_urls: tuple[Address, ...] = ()
     build_constraints: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
-    torch_backends: tuple[Literal["default"], ...] = ("default",)
+    torch_backends: Annotated[
+        tuple[Annotated[str, AfterValidator(accelerators.backend)], ...], AfterValidator(_listed)
+    ] = Field(default=(accelerators.DEFAULT,), description="default, cpu, or cu and a CUDA version, such as cu128")
+    torch_index_url: Annotated[Address, AfterValidator(_folder_of_indexes)] = Field(
+        default=accelerators.INDEX, description="where the backends' indexes are: <address>/cpu, <address>/cu128, …"
+    )
     require_signed_tags: bool = False
 
 
@@ -240,6 +260,8 @@ def read_profile(workspace: Workspace, name: str) -> Profile:
         extra_index_urls=document.extra_index_urls,
         build_constraints=document.build_constraints,
         require_signed_tags=document.require_signed_tags,
+        torch_backends=document.torch_backends,
+        torch_index_url=document.torch_index_url,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from envbuilder.accelerators import INDEX
 from envbuilder.errors import Problem
 
 
@@ -87,6 +88,8 @@ class Entry:
     exclude: tuple[str, ...] = ()
     no_build_isolation: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     align: tuple[str, ...] = ()
+    torch: str | None = None
+    provided: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -126,6 +129,8 @@ class Profile:
     extra_index_urls: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
     require_signed_tags: bool = False
+    torch_backends: tuple[str, ...] = ("default",)
+    torch_index_url: str = INDEX
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from envbuilder import accelerators
 from envbuilder.config import PythonRequest, address, canonical_address, not_yet, requirement
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
@@ -97,8 +98,10 @@ def _variable(text: str) -> str:
 
 
 def _torch(text: str) -> str:
-    # One backend is locked so far, whatever the index serves; `auto` has nothing else to choose.
-    return text if text in {"auto", "default"} else not_yet(text)
+    try:
+        return text if text == accelerators.AUTO else accelerators.backend(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or auto") from error
 
 
 def _with_torch(value: object) -> object:
@@ -170,8 +173,12 @@ class EntryDocument(Document):
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )
     env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(default_factory=dict)
-    torch: Annotated[str, AfterValidator(_torch)] | None = None
-    provided: Annotated[dict[str, Specifier], AfterValidator(not_yet)] = Field(default_factory=dict)
+    torch: Annotated[str, AfterValidator(_torch)] | None = Field(
+        default=None, description="which of the profile's torch-backends; auto lets the machine's driver decide"
+    )
+    provided: dict[Annotated[str, AfterValidator(_name)], Specifier] = Field(
+        default_factory=dict, description="distributions that the base interpreter supplies: not locked, not installed"
+    )
     no_build_isolation: BuildTogether = Field(
         default_factory=dict,
         description="packages built with what they import and do not declare, at the versions of the environment; a "
@@ -182,7 +189,7 @@ class EntryDocument(Document):
     @model_validator(mode="after")
     def _plugin_or_library(self) -> EntryDocument:
         if self.kind == "library":
-            extra = [name for name in ("stage", "entry", "command") if getattr(self, name)]
+            extra = [name for name in ("stage", "entry", "command", "torch", "provided") if getattr(self, name)]
             if extra:
                 raise ValueError(f"a library has no {extra[0]}; expected kind: plugin, or the key left out")
             return self
@@ -193,8 +200,14 @@ class EntryDocument(Document):
         return self
 
 
-def parse(trees: Iterable[tuple[Located, Located | None]]) -> Registry:
+def parse(
+    trees: Iterable[tuple[Located, Located | None]], torch_backends: Collection[str] = (accelerators.DEFAULT,)
+) -> Registry:
     """Make the registry of base entries and the overlays that count.
+
+    Args:
+        trees: each base with its overlay.
+        torch_backends: what the profile lists, one of which an entry may ask for.
 
     Raises:
         ConfigError: with everything that is wrong in all files.
@@ -220,9 +233,23 @@ def parse(trees: Iterable[tuple[Located, Located | None]]) -> Registry:
             problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=f"git rm {base.file}"))
         else:
             entries[name] = _entry(document, name, tree)
+            problems.extend(_torch_problems(entries[name], torch_backends))
     if problems:
         raise ConfigError(problems)
     return Registry(tuple(entries[name] for name in sorted(entries)))
+
+
+def _torch_problems(entry: Entry, listed: Collection[str]) -> Iterator[Problem]:
+    file, _, rest = entry.at("torch").partition(":")
+    hint = f"${{EDITOR:-vi}} +{rest.split(':')[0] or 1} {file}"
+    if entry.torch not in {None, accelerators.AUTO, *listed}:
+        message = (
+            f"torch: expected auto or one of the profile's torch-backends, {', '.join(listed)}; found {entry.torch!r}"
+        )
+        yield Problem("config-invalid", message, entry=entry.name, where=entry.at("torch"), hint=hint)
+    elif entry.torch not in {None, accelerators.AUTO} and "torch" in entry.provided:
+        message = f"torch: {entry.torch!r} beside a provided torch, which the base interpreter alone decides on"
+        yield Problem("config-invalid", message, entry=entry.name, where=entry.at("torch"), hint=hint)
 
 
 def _entry(document: EntryDocument, name: str, tree: Located) -> Entry:
@@ -241,6 +268,8 @@ def _entry(document: EntryDocument, name: str, tree: Located) -> Entry:
         exclude=document.exclude,
         no_build_isolation={str(canonicalize_name(key)): value for key, value in document.no_build_isolation.items()},
         align=tuple(sorted({str(canonicalize_name(group)) for group in document.align})),
+        torch=document.torch,
+        provided={str(canonicalize_name(key)): value for key, value in document.provided.items()},
         env=dict(document.env),
         places={key: str(tree.place((key,))) for key in tree.value},
     )

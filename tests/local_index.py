@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from typing_extensions import Self
@@ -90,6 +91,8 @@ class Index:
         login: name and password that every request must bring; none where not given.
         uploaded: when each file was uploaded (PEP 700), by its name; told of none where not given.
 
+    Each folder in it is an index of its own, below `torch_url`.
+
     Attributes:
         asked: how often each file was asked for: ``whole``, ``part`` (a range), ``head`` or ``metadata``, and its name.
         sent: bytes of wheels sent.
@@ -115,6 +118,11 @@ class Index:
         return f"http://127.0.0.1:{self._server.server_address[1]}/simple"
 
     @property
+    def torch_url(self) -> str:
+        """The address for ``torch-index-url``."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/whl"
+
+    @property
     def whole(self) -> dict[str, int]:
         """How often each wheel was downloaded."""
         return {name: count for (kind, name), count in self.asked.items() if kind == "whole"}
@@ -134,10 +142,11 @@ class Index:
             self.asked[kind, name] += 1
             self.sent += size
 
-    def files(self, project: str) -> list[Path]:
+    def files(self, project: str, backend: str = "") -> list[Path]:
         """The wheels and sdists of a project."""
-        wheels = [each for each in sorted(self.folder.glob("*.whl")) if parse_wheel_filename(each.name)[0] == project]
-        sdists = self.folder.glob("*.tar.gz")
+        folder = self.folder / backend
+        wheels = [each for each in sorted(folder.glob("*.whl")) if parse_wheel_filename(each.name)[0] == project]
+        sdists = folder.glob("*.tar.gz")
         return [*wheels, *(each for each in sorted(sdists) if parse_sdist_filename(each.name)[0] == project)]
 
 
@@ -155,9 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.index.note("refused", self.path.rpartition("/")[2])
             self._answer(b"", status=401, headers={"WWW-Authenticate": 'Basic realm="index"'})
             return
-        kind, _, name = self.path.strip("/").partition("/")
+        kind, _, name = unquote(self.path).strip("/").partition("/")
         if kind == "simple":
             self._page(str(canonicalize_name(name)))
+        elif kind == "whl":
+            backend, _, project = name.partition("/")
+            self._page(str(canonicalize_name(project)), backend)
         elif name.endswith(".metadata"):
             self.index.note("metadata", name.removesuffix(".metadata"))
             self._answer(_metadata(self.index.folder / name.removesuffix(".metadata")))
@@ -168,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.index.note("head", self.path.rpartition("/")[2])
         self._answer(b"", status=405)
 
-    def _page(self, project: str) -> None:
-        files = [self._facts(file) for file in self.index.files(project)]
+    def _page(self, project: str, backend: str = "") -> None:
+        files = [self._facts(file) for file in self.index.files(project, backend)]
         page = {"meta": {"api-version": "1.1"}, "name": project, "files": files}
         self._answer(
             json.dumps(page).encode(),
@@ -180,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _facts(self, file: Path) -> dict[str, object]:
         facts: dict[str, object] = {
             "filename": file.name,
-            "url": f"/files/{file.name}",
+            "url": f"/files/{quote(str(file.relative_to(self.index.folder)))}",
             "hashes": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
             "size": file.stat().st_size,
         }

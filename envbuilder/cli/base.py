@@ -36,7 +36,7 @@ class Settings:
         workspace = config.find_workspace(self.folder)
         profile = config.read_profile(workspace, self.profile)
         trees = config.read_registry(workspace, overlays=profile.name == "dev")
-        return Open(workspace, profile, registry.parse(trees))
+        return Open(workspace, profile, registry.parse(trees, profile.torch_backends))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from envbuilder import uv
+from envbuilder import accelerators, uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError, Interrupted, Problem
@@ -27,13 +27,16 @@ from envbuilder.lock.project import (
     Member,
     closure,
     contradictions,
+    declared_torch,
     digest,
     edit_hint,
     inputs_digest,
+    left_out,
     locked_packages,
     missing_at_build,
     render,
     render_scratch,
+    torch_backends,
     while_resolving,
 )
 from envbuilder.lock.sources import Sources, TagError
@@ -77,13 +80,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Draft:
-    """A plugin's generated project before uv has seen it."""
+    """A plugin's generated project before uv has seen it.
+
+    Attributes:
+        plugin: whose.
+        members: the registry entries in its closure, itself first.
+        text: the ``pyproject.toml``.
+        inputs: digest of all that its lock follows from.
+        backends: constraints for builds.
+        torch: the packages in it that each torch backend has its own builds of.
+        torch_backends: those that its lock offers, each as an extra; none where there is nothing to choose.
+    """
 
     plugin: Entry
     members: tuple[Member, ...]
     text: str
     inputs: str
     backends: tuple[str, ...] = ()
+    torch: frozenset[str] = frozenset()
+    torch_backends: tuple[str, ...] = ()
 
     @property
     def pins(self) -> dict[str, Pin]:
@@ -123,13 +138,20 @@ class Locker:
         """Where a plugin's project and lock stand."""
         return lock_folder(self._workspace, self._profile, plugin)
 
-    def draft(self, plugin: Entry, extra: Sequence[Entry] = (), backends: tuple[str, ...] | None = None) -> Draft:
+    def draft(
+        self,
+        plugin: Entry,
+        extra: Sequence[Entry] = (),
+        backends: tuple[str, ...] | None = None,
+        torch: Collection[str] | None = None,
+    ) -> Draft:
         """A plugin's project as it should be now.
 
         Args:
             plugin: which.
             extra: entries known to be in its closure.
             backends: constraints for builds; those of its last lock where not given.
+            torch: packages of torch's indexes known to be in it; those that metadata names where not given.
 
         Raises:
             EnvbuilderError: a source of its closure cannot be resolved.
@@ -138,15 +160,31 @@ class Locker:
             record = self._pins.locks.get(plugin.name)
             backends = record.backends if record else ()
         members = closure(plugin, self._registry, self.sources.member, also=extra)
+        known = declared_torch(members, self._python(plugin)) if torch is None else frozenset(torch)
+        known -= left_out(plugin) | {item.entry.name for item in members}
+        offered = torch_backends(plugin, self._profile) if known else ()
         folder = f"profiles/{self._profile.name}/{plugin.name}"
-        text = render(members, self._profile, folder, self._core, backends=backends)
-        return Draft(plugin, members, text, inputs_digest(text, members, self._core), backends)
+        text = render(members, self._profile, folder, self._core, backends=backends, torch=known)
+        return Draft(plugin, members, text, inputs_digest(text, members, self._core), backends, known, offered)
+
+    def recorded(self, plugin: Entry) -> Draft:
+        """A plugin's project as it should be now, if its closure still is what its lock holds.
+
+        Raises:
+            EnvbuilderError: a source of its closure cannot be resolved.
+        """
+        names: set[str] = set()
+        with contextlib.suppress(EnvbuilderError, ValueError):
+            names = {package.name for package in read_lock(self.folder(plugin.name))}
+        # Some siblings are told by no metadata, only by an index's package.
+        siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
+        return self.draft(plugin, siblings, torch=accelerators.PACKAGES & names)
 
     def lock(self, plugin: Entry) -> tuple[PluginOutcome, Draft | None]:
         """Lock one plugin; a failure leaves its files as they were."""
         start = time.monotonic()
         try:
-            draft = self.draft(plugin, extra=self.indirect_siblings(plugin))
+            draft = self.recorded(plugin)
             if not self._wants_newer(plugin) and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
@@ -181,27 +219,22 @@ class Locker:
         """Whether a plugin's files are what its inputs lead to; digests alone tell."""
         return stale_reason(self.folder(draft.plugin.name), draft, self._pins.locks.get(draft.plugin.name)) is None
 
-    def indirect_siblings(self, plugin: Entry) -> list[Entry]:
-        """Registry entries that the plugin's lock holds; some are told by no metadata, only by an index's package."""
-        with contextlib.suppress(EnvbuilderError, ValueError):
-            names = {package.name for package in read_lock(self.folder(plugin.name))}
-            return [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
-        return []
-
     def _resolve(self, draft: Draft) -> Draft:
         plugin = draft.plugin
         self._refuse_contradictions(draft)
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._staging(plugin.name) as staging:
-            for _ in range(len(self._registry.entries) + 2):
+            for _ in range(len(self._registry.entries) + len(accelerators.PACKAGES) + 2):
                 self._run_uv(draft, staging, interpreter.path)
                 packages = read_lock(staging)
-                missed = self._missed_siblings(draft, packages)
+                extra = [*self._missed_siblings(draft, packages), *(item.entry for item in draft.members[1:])]
                 backends = self._find_backends(draft.members, packages)
-                if not missed and backends == draft.backends:
+                # Which of torch's packages there are shows in a lock, where no metadata at hand names them.
+                torch = draft.torch | accelerators.PACKAGES & {package.name for package in packages}
+                again = self.draft(plugin, extra, backends, torch)
+                if again.text == draft.text:
                     break
-                extra = [*missed, *(item.entry for item in draft.members[1:])]
-                draft = self.draft(plugin, extra=extra, backends=backends)
+                draft = again
                 self._refuse_contradictions(draft)
             self._prove(draft, packages)
             text = (staging / "uv.lock").read_text(encoding="utf-8")
@@ -265,8 +298,10 @@ class Locker:
             problem = uv.explain(
                 done, draft.plugin.name, "lock-failed", hint=f"{hint}  # after editing {draft.plugin.where}"
             )
-            error = EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
-            raise error
+            if draft.torch_backends and "conflicting indexes" in problem.message:
+                # Its own [tool.uv.sources] name an index for torch, which nothing overrules.
+                problem = replace(problem, hint=f"{edit_hint(draft.plugin, 'torch')}  # torch: default leaves it alone")
+            raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
 
     def _upgrade_flags(self) -> list[str]:
         names = [word for package in self._request.packages for word in ("--upgrade-package", package)]
@@ -469,7 +504,7 @@ def find_stale(
             found[plugin.name] = Problem("lock-missing", "no lock", plugin.name, where, f"{hint} {plugin.name}")
             continue
         try:
-            draft = locker.draft(plugin, extra=locker.indirect_siblings(plugin))
+            draft = locker.recorded(plugin)
             reason = stale_reason(folder, draft, pins.locks.get(plugin.name))
             problem = reason and Problem("lock-stale", reason, plugin.name, where, f"{hint} {plugin.name}")
         except EnvbuilderError as error:

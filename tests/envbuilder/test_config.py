@@ -167,7 +167,10 @@ def test_profiles_have_defaults(workshop: Workshop) -> None:
         ('exclude-newer = "7 days"', "expected a time such as"),
         ('sources = ["git-tga"]', "did you mean 'git-tag'?"),
         ('surces = ["git-tag"]', "did you mean 'sources'?"),
-        ('torch-backends = ["cu126"]', "expected 'default'"),
+        ('torch-backends = ["cuda12"]', "expected default, cpu, or cu and a CUDA version"),
+        ("torch-backends = []", "expected at least one backend"),
+        ('torch-backends = ["cpu", "cpu"]', "each backend once; cpu stands there twice"),
+        ('torch-index-url = "elsewhere"', "expected an address"),
     ],
 )
 def test_profile_is_refused_where_it_is_wrong(workshop: Workshop, line: str, said: str) -> None:

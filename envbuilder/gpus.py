@@ -1,0 +1,164 @@
+"""The NVIDIA driver and its GPUs as NVML tells of them: the one place that talks to NVML, and it only reads.
+
+A file named by ``ENVBUILDER_NVML`` stands in for the machine: `Driver` as JSON, or ``null`` for a machine without one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envbuilder.errors import ToolError
+
+RECORDED = "ENVBUILDER_NVML"
+# What the kernel's module says of itself, and what a container is given where it may use the driver.
+_TRACES = (Path("/sys/module/nvidia/version"), Path("/dev/nvidiactl"))
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that computes on a GPU; `used_bytes` is None where the driver does not tell."""
+
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        index: its number, in the order of the PCI bus.
+        uuid: such as ``GPU-5c8a…``; what ``CUDA_VISIBLE_DEVICES`` takes.
+        name: as the maker calls it.
+        total_bytes, free_bytes: its memory; 0 where the driver does not tell.
+        capability: its compute capability, such as (9, 0); None where the driver does not tell.
+        processes: what computes on it now.
+        mig: UUIDs of the devices that it is split into; empty where it is whole.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int
+    free_bytes: int
+    capability: tuple[int, int] | None = None
+    processes: tuple[GpuProcess, ...] = ()
+    mig: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver: its version, such as ``570.86.10``, the CUDA version that it brings, and its GPUs."""
+
+    version: str
+    cuda: tuple[int, int]
+    gpus: tuple[Gpu, ...] = ()
+
+
+def read(nvml: Any = None) -> Driver | None:
+    """The driver and its GPUs as they are now; None where there is no driver.
+
+    Args:
+        nvml: what to ask in place of ``pynvml``.
+
+    Raises:
+        ToolError: there is a driver, and it does not answer.
+    """
+    if nvml is None:
+        if recorded := os.environ.get(RECORDED):
+            return _recorded(Path(recorded))
+        nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded):
+        return None
+    except nvml.NVMLError as error:
+        raise _unusable(error) from error
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        gpus = tuple(_gpu(nvml, index, handle) for index, handle in enumerate(handles))
+        return Driver(nvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), gpus)
+    except nvml.NVMLError as error:
+        raise _unusable(error) from error
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _unusable(error: Exception) -> ToolError:
+    # After an upgrade of its packages and before a reboot, most often.
+    return ToolError(f"the NVIDIA driver does not answer: {error}", code="driver-unusable", hint="nvidia-smi")
+
+
+def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
+    memory = _told(nvml, None, nvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = _told(nvml, None, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    computing = _told(nvml, (), nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    return Gpu(
+        index=index,
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        name=nvml.nvmlDeviceGetName(handle),
+        total_bytes=memory.total if memory else 0,
+        free_bytes=memory.free if memory else 0,
+        capability=(capability[0], capability[1]) if capability else None,
+        processes=tuple(GpuProcess(each.pid, each.usedGpuMemory) for each in computing),
+        mig=tuple(_mig(nvml, handle)),
+    )
+
+
+def _told(nvml: Any, otherwise: object, ask: Callable[..., Any], *arguments: object) -> Any:
+    try:
+        return ask(*arguments)
+    except nvml.NVMLError:  # Not every GPU tells everything, nor to everybody.
+        return otherwise
+
+
+def _mig(nvml: Any, handle: Any) -> list[str]:
+    enabled, _ = _told(nvml, (0, 0), nvml.nvmlDeviceGetMigMode, handle)
+    count = _told(nvml, 0, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) if enabled else 0
+    parts = [_told(nvml, None, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number) for number in range(count)]
+    return [nvml.nvmlDeviceGetUUID(part) for part in parts if part is not None]
+
+
+def _recorded(path: Path) -> Driver | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return None if document is None else _driver(document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ToolError(
+            f"{RECORDED} names {path}, which is no record of a driver: {error}", hint=f"cat {path}"
+        ) from error
+
+
+def _driver(document: dict[str, Any]) -> Driver:
+    major, minor = document["cuda"]
+    gpus = (
+        Gpu(
+            **{
+                **each,
+                "capability": tuple(each["capability"]) if each.get("capability") else None,
+                "processes": tuple(GpuProcess(**process) for process in each.get("processes", ())),
+                "mig": tuple(each.get("mig", ())),
+            }
+        )
+        for each in document.get("gpus", ())
+    )
+    return Driver(document["version"], (major, minor), tuple(gpus))
+
+
+def trace() -> str:
+    """What differs, most likely, once another driver is there; costs a few stats, and asks no library."""
+    recorded = os.environ.get(RECORDED)
+    told = []
+    for path in (Path(recorded),) if recorded else _TRACES:
+        try:
+            told.append(path.read_text(encoding="utf-8").strip() if path.is_file() else str(path.exists()))
+        except OSError as error:
+            told.append(str(error.errno))
+    return " ".join(told)
