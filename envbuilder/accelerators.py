@@ -18,6 +18,13 @@ INDEX = "https://download.pytorch.org/whl"
 # What those indexes serve and builds differ in. Where a closure holds one, it must come from the same index as torch.
 PACKAGES = frozenset({"torch", "torchao", "torchaudio", "torchcodec", "torchrec", "torchtext", "torchvision"})
 
+
+class UnfitError(EnvbuilderError):
+    """A backend that this machine cannot run."""
+
+    code = "torch-unsupported"
+
+
 _CUDA = re.compile(r"cu(\d{1,2})(\d)", re.ASCII)
 # NVIDIA, "CUDA Compatibility", minor version compatibility (docs.nvidia.com/deploy/cuda-compatibility), and the release
 # notes of 11.8, 12.x and 13.x, table 2: from this driver on every CUDA of the series runs. uv's table is the same.
@@ -90,7 +97,7 @@ def choose(names: Collection[str], driver: Driver | None) -> str:
     """The backend for this machine: the newest that its driver and all its GPUs can run, else the CPU's, else ``default``.
 
     Raises:
-        EnvbuilderError: none of them will do.
+        UnfitError: none of them will do.
     """
     fitting = [name for name in names if cuda(name) and driver is not None and not unfit(name, driver, every=True)]
     if fitting:
@@ -99,8 +106,7 @@ def choose(names: Collection[str], driver: Driver | None) -> str:
         if name in names:
             return name
     found = f"the NVIDIA driver is {driver.version}" if driver else "there is no NVIDIA driver"
-    raise EnvbuilderError(
+    raise UnfitError(
         f"none of the backends {', '.join(sorted(names))} is for this machine: {found}",
-        code="torch-unsupported",
         hint=f"envbuilder build --torch {min(names)}  # if it is to run elsewhere",
     )

@@ -14,19 +14,22 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from envbuilder import __version__, process, uv
+from envbuilder import __version__, accelerators, gpus, process, uv
+from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
-from envbuilder.lock.project import LockedPackage, digest
+from envbuilder.lock.project import LockedPackage, digest, edit_hint
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
-from envbuilder.store import records, stamps
+from envbuilder.store import provided, records, stamps
+from envbuilder.store.choices import Choices
 from envbuilder.store.environments import Store
 from envbuilder.store.files import keep_from_git, locked, write_atomically
 from envbuilder.store.generations import Generations
 from envbuilder.store.interpreters import find, stamp_of
+from envbuilder.store.provided import ProvidedError
 from envbuilder.store.seals import Facts
 from envbuilder.store.syncing import LINK_NOTES, Recipe, link_mode, sync
 
@@ -55,8 +58,9 @@ class Built:
         path: its folder in the store.
         link: the name it goes by in this workspace.
         lock: digest of the lock it was made from.
-        versions: Python and every distribution in it.
+        versions: Python, every distribution in it, and those that the base interpreter provides.
         pycache: where its bytecode goes.
+        torch: its torch backend; None where there was nothing to choose.
     """
 
     plugin: Entry
@@ -66,6 +70,7 @@ class Built:
     lock: str
     versions: Mapping[str, str]
     pycache: Path
+    torch: str | None = None
 
     @property
     def python(self) -> Path:
@@ -89,6 +94,9 @@ class Builder:
         self._sources = Sources(workspace, profile, self._pins, offline=offline, frozen=True)
         self._interpreters: dict[str, Interpreter] = {}
         self._interpreter_guard = threading.Lock()
+        self._choices = Choices(workspace.own, profile.name)
+        self._machine = _Machine()
+        self._base_folders: set[Path] = set()
         self.store = Store(workspace.shared)
         self.generations = Generations(workspace.own, profile.name, self.store.folder)
         self.built: dict[str, Built] = {}
@@ -150,6 +158,8 @@ class Builder:
             *locks,
             *cores,
             *metadata,
+            self._choices.path,
+            *sorted(self._base_folders),
             own / "envs",
             own / "generations" / self._profile.name,
         ]
@@ -170,7 +180,12 @@ class Builder:
         if self.generations.held and (current := self.generations.current()) and plugin.name in current.keys:
             return current.keys[plugin.name]
         draft = find_stale(self._workspace, self._profile, self._registry, [plugin], self._pins)[plugin.name]
-        return draft if isinstance(draft, Problem) else self._key(draft)[0]
+        if isinstance(draft, Problem):
+            return draft
+        try:
+            return self._key(draft)[0]
+        except (UnfitError, ProvidedError) as error:
+            return replace(error.problems[0], entry=plugin.name)
 
     def _outcome(
         self, plugin: Entry, draft: Draft | Problem, report: Callable[[PluginOutcome], None], *, mend: bool
@@ -183,7 +198,16 @@ class Builder:
         except EnvbuilderError as error:
             problems = tuple(replace(problem, entry=plugin.name) for problem in error.problems)
             return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems)
-        return PluginOutcome(plugin.name, state, time.monotonic() - start, detail)
+        notes = self._notes(self.built[plugin.name]) if state == "built" else ()
+        return PluginOutcome(plugin.name, state, time.monotonic() - start, detail, notes)
+
+    def _notes(self, built: Built) -> tuple[Problem, ...]:
+        if built.torch is None or not accelerators.cuda(built.torch) or self._machine.driver() is not None:
+            return ()
+        message = f"torch is the build for {built.torch}, and there is no NVIDIA driver: here it computes on the CPU"
+        hint = f"envbuilder build --torch auto --profile {self._profile.name} {built.plugin.name}"
+        name = built.plugin.name
+        return (Problem("torch-without-driver", message, name, built.plugin.at("torch"), hint, severity="warning"),)
 
     def _ensure(self, draft: Draft, report: Callable[[PluginOutcome], None], *, mend: bool) -> tuple[str, str]:
         plugin = draft.plugin
@@ -211,8 +235,13 @@ class Builder:
             path=self.store.path(key),
             link=self.generations.pointer / plugin.name,
             lock=str(inputs.get("lock", "")),
-            versions={"python": str(inputs.get("python", "")), **(seal.distributions if seal else {})},
+            versions={
+                "python": str(inputs.get("python", "")),
+                **(seal.distributions if seal else {}),
+                **_provided_in(inputs),
+            },
             pycache=self.store.pycache(key),
+            torch=_backend_in(inputs),
         )
 
     def _key(self, draft: Draft) -> tuple[str, dict[str, object]]:
@@ -235,8 +264,34 @@ class Builder:
             # No lock holds these: what is built with what.
             **({"built-with": together} if (together := dict(draft.plugin.no_build_isolation)) else {}),
         }
+        if backend := self._backend(draft):
+            inputs["torch"] = backend
+        if wanted := draft.plugin.provided:
+            supply = provided.supply(interpreter.path, wanted, draft.plugin.at("provided"))
+            self._base_folders.update(supply.folders)
+            inputs["provided"] = supply.versions
         text = json.dumps(inputs, sort_keys=True)
         return f"{draft.plugin.name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}", inputs
+
+    def _backend(self, draft: Draft) -> str | None:
+        """The torch backend to build a plugin with; None where its lock offers none.
+
+        Raises:
+            UnfitError: this machine's driver cannot run the one that is asked for.
+        """
+        plugin, offered = draft.plugin, draft.torch_backends
+        if not offered:
+            return None
+        pinned = plugin.torch not in {None, accelerators.AUTO}
+        asked = plugin.torch if pinned else self._choices.of(plugin.name)
+        if asked not in offered:
+            return accelerators.choose(
+                offered, self._machine.driver() if any(map(accelerators.cuda, offered)) else None
+            )
+        if accelerators.cuda(asked) and (reason := accelerators.unfit(asked, self._machine.driver())):
+            hint = f"envbuilder build --torch auto --profile {self._profile.name} {plugin.name}"
+            raise UnfitError(reason, where=plugin.at("torch"), hint=edit_hint(plugin, "torch") if pinned else hint)
+        return asked
 
     def _interpreter(self, plugin: Entry) -> Interpreter:
         request = python_specifier(plugin.python or self._profile.python)
@@ -268,6 +323,8 @@ class Builder:
             },
             skeletons=self.store.skeletons,
             prepare=lambda: ensure_objects(self._sources, pins, offline=self._offline),
+            extra=_backend_in(inputs),
+            open_to_base=bool(draft.plugin.provided),
             offline=self._offline,
         )
 
@@ -295,13 +352,24 @@ class Builder:
     def _inspect(
         self, draft: Draft, recipe: Recipe, before: Collection[str], *, trusting: bool
     ) -> tuple[dict[str, Facts], list[records.Wrong]]:
+        if wanted := draft.plugin.provided:
+            installed = records.distributions(recipe.staging)
+            provided.prove(recipe.staging, wanted, installed, draft.plugin.at("provided"))
         failure = self._import(draft.plugin, recipe.staging)
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
         files, wrong = self.store.survey(recipe.staging, before, trusting=trusting)
-        wrong += _off_lock(recipe.staging, read_lock(recipe.project))
+        wrong += _off_lock(recipe.staging, self._of_backend(read_lock(recipe.project), recipe.extra))
         if failure is not None and not wrong:
             raise failure
         return files, wrong
+
+    def _of_backend(self, packages: Sequence[LockedPackage], backend: str | None) -> list[LockedPackage]:
+        """What of a lock is for one torch backend."""
+        if backend is None:
+            return list(packages)
+        base = self._profile.torch_index_url
+        others = {accelerators.index_url(name, base) for name in self._profile.torch_backends if name != backend}
+        return [package for package in packages if package.source.get("registry") not in others]
 
     def _import(self, plugin: Entry, staging: Path) -> EnvbuilderError | None:
         if plugin.entry is None:
@@ -316,6 +384,30 @@ class Builder:
         write_atomically(log, done.stderr)
         show = f"cat {self._workspace.show(log)}"
         return EnvbuilderError(message, code="plugin-import-failed", where=plugin.where, hint=show)
+
+
+class _Machine:
+    """The NVIDIA driver, asked once at most."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._found: list[gpus.Driver | None] = []
+
+    def driver(self) -> gpus.Driver | None:
+        with self._guard:
+            if not self._found:
+                self._found.append(gpus.read())
+            return self._found[0]
+
+
+def _backend_in(inputs: Mapping[str, object]) -> str | None:
+    backend = inputs.get("torch")
+    return str(backend) if backend else None
+
+
+def _provided_in(inputs: Mapping[str, object]) -> dict[str, str]:
+    found = inputs.get("provided")
+    return {str(name): str(version) for name, version in found.items()} if isinstance(found, Mapping) else {}
 
 
 def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[records.Wrong]:

@@ -108,9 +108,12 @@ def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
     return _run([*arguments, "--python", interpreter, folder], {}, cwd=folder.parent, offline=True)
 
 
-def sync(project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool) -> process.Completed:
-    """``uv sync --frozen`` of a project's lock into a folder."""
+def sync(
+    project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, extra: str | None = None
+) -> process.Completed:
+    """``uv sync --frozen`` of a project's lock, with one of its extras, into a folder."""
     arguments: list[str | Path] = ["sync", "--frozen", "--no-default-groups", "--no-progress", "--project", project]
+    arguments += ["--extra", extra] if extra else []
     place = {"UV_PROJECT_ENVIRONMENT": str(folder)}
     flags = _flags(offline=offline)
     return _run([*arguments, "--python", interpreter, *flags], {**env, **place}, cwd=project, offline=offline)

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
 @click.command()
 @plugins_argument
 @click.option("-j", "--jobs", type=click.IntRange(1), default=2, show_default=True, help="How many at a time.")
+@click.option("--torch", metavar="BACKEND", help="One of the profile's torch-backends, or auto, from now on.")
 @offline_option
 @common
-def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool) -> Outcome:
+def build(settings: Settings, plugins: tuple[str, ...], jobs: int, torch: str | None, offline: bool) -> Outcome:
     """Make each plugin's environment, where it is not there already."""
     from envbuilder.render import Outcome
 
-    if not plugins and (quick := _nothing_to_do(settings)):
+    if not plugins and torch is None and (quick := _nothing_to_do(settings)):
         return quick
     here = settings.open()
     chosen = here.select(plugins)
+    if torch is not None:
+        _choose_backend(here, chosen, torch)
     builder, outcomes = build_environments(settings, here, chosen, jobs=jobs, offline=offline)
     environments = [
-        {**plain(outcome), **({"key": built.key, "path": str(built.path)} if built else {})}
+        {**plain(outcome), **({"key": built.key, "path": str(built.path), "torch": built.torch} if built else {})}
         for outcome in outcomes
         for built in [builder.built.get(outcome.plugin)]
     ]
@@ -42,6 +45,29 @@ def build(settings: Settings, plugins: tuple[str, ...], jobs: int, offline: bool
         problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
         text=(summary(outcomes, here.workspace.show(here.workspace.own / "envs" / here.profile.name)),),
     )
+
+
+def _choose_backend(here: Open, chosen: Sequence[Entry], torch: str) -> None:
+    """Use a torch backend for some plugins from now on.
+
+    Raises:
+        UsageError: the profile does not list it.
+        UnfitError: this machine's driver cannot run it.
+    """
+    from envbuilder import accelerators, gpus
+    from envbuilder.store.choices import Choices
+
+    listed = here.profile.torch_backends
+    if torch not in {accelerators.AUTO, *listed}:
+        raise UsageError(
+            f"--torch: expected auto or one of the profile's torch-backends, {', '.join(listed)}; found {torch!r}",
+            code="torch-unlisted",
+            where=f"profiles/{here.profile.name}/profile.toml",
+            hint=f"${{EDITOR:-vi}} profiles/{here.profile.name}/profile.toml",
+        )
+    if accelerators.cuda(torch) and (reason := accelerators.unfit(torch, gpus.read())):
+        raise accelerators.UnfitError(reason, hint=f"envbuilder build --torch auto --profile {here.profile.name}")
+    Choices(here.workspace.own, here.profile.name).note([plugin.name for plugin in chosen], torch)
 
 
 def _nothing_to_do(settings: Settings) -> Outcome | None:
@@ -58,7 +84,14 @@ def _nothing_to_do(settings: Settings) -> Outcome | None:
     if ready is None:
         return None
     environments = [
-        {"plugin": each.plugin, "state": "unchanged", "seconds": 0.0, "key": each.key, "path": str(each.path)}
+        {
+            "plugin": each.plugin,
+            "state": "unchanged",
+            "seconds": 0.0,
+            "key": each.key,
+            "path": str(each.path),
+            "torch": each.torch,
+        }
         for each in ready
     ]
     if not settings.quiet:
@@ -123,7 +156,8 @@ def status(settings: Settings, plugins: tuple[str, ...]) -> Outcome:
         state = found if isinstance(found, str) else "ready"
         version = "" if isinstance(found, str) else found.versions.get(plugin.name, "")
         python = "" if isinstance(found, str) else found.versions["python"]
-        rows.append((plugin.name, plugin.stage or "", str(plugin.source), version, python, state))
+        torch = None if isinstance(found, str) else found.torch
+        rows.append((plugin.name, plugin.stage or "", str(plugin.source), version, python, torch or "", state))
         path = None if isinstance(found, str) else str(found.path)
         plain.append(
             {
@@ -132,11 +166,16 @@ def status(settings: Settings, plugins: tuple[str, ...]) -> Outcome:
                 "source": str(plugin.source),
                 "version": version or None,
                 "python": python or None,
+                "torch": torch,
                 "state": state,
                 "path": path,
             }
         )
-    table = Table(("plugin", "stage", "source", "version", "python", "environment"), tuple(rows))
+    columns = ("plugin", "stage", "source", "version", "python", "torch", "environment")
+    shown = [number for number, column in enumerate(columns) if column != "torch" or any(row[number] for row in rows)]
+    table = Table(
+        tuple(columns[number] for number in shown), tuple(tuple(row[number] for number in shown) for row in rows)
+    )
     return Outcome("status", here.profile.name, result={"plugins": plain}, text=(table,))
 
 

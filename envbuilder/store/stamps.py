@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from envbuilder import __version__
+from envbuilder import __version__, gpus
 from envbuilder.store import seals, verify
 from envbuilder.store.files import write_atomically
 
@@ -27,11 +27,12 @@ _STEERING = ("PATH", "PYENV_ROOT", "HOME", "ENVBUILDER_HOME")
 
 @dataclass(frozen=True)
 class Ready:
-    """An environment that is there: whose, under which key, and where."""
+    """An environment that is there: whose, under which key, where, and with which torch backend."""
 
     plugin: str
     key: str
     path: Path
+    torch: str | None = None
 
 
 def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
@@ -44,10 +45,13 @@ def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
     keys = meant(file)
     if keys is None:
         return None
-    ready = [Ready(plugin, key, store / key) for plugin, key in keys.items()]
-    for each in ready:
-        if verify.glance(each.path, seals.read(store / f"{each.key}.json", each.key)) is not None:
+    ready = []
+    for plugin, key in keys.items():
+        seal = seals.read(store / f"{key}.json", key)
+        if seal is None or verify.glance(store / key, seal) is not None:
             return None
+        backend = seal.inputs.get("torch")
+        ready.append(Ready(plugin, key, store / key, str(backend) if backend else None))
     return ready
 
 
@@ -93,7 +97,8 @@ def stamp_path(own: Path, profile: str) -> Path:
 
 def _variables() -> str:
     steering = {name: value for name, value in os.environ.items() if name in _STEERING or name.startswith("UV_")}
-    return hashlib.sha256(json.dumps(steering, sort_keys=True).encode()).hexdigest()
+    # Another driver may mean another build of torch.
+    return hashlib.sha256(json.dumps([steering, gpus.trace()], sort_keys=True).encode()).hexdigest()
 
 
 def _stat(path: str | Path) -> list[int] | None:

@@ -40,6 +40,8 @@ class Recipe:
         env: variables for uv.
         skeletons: where empty virtual environments come from.
         prepare: has what uv builds from at hand (git objects); called once uv's cache turned out to lack something.
+        extra: which of the project's extras; its torch backend.
+        open_to_base: whether the base interpreter's packages are to be seen inside.
         offline: whether the network is out of bounds.
         suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
         since_ns: when that cache was read, as `time.time_ns` tells it.
@@ -51,6 +53,8 @@ class Recipe:
     env: Mapping[str, str]
     skeletons: Skeletons
     prepare: Callable[[], None]
+    extra: str | None = None
+    open_to_base: bool = False
     offline: bool = False
     suspects: Collection[str] = ()
     since_ns: int = 0
@@ -116,8 +120,10 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     plugin = recipe.project.name
     made = recipe.skeletons.of(recipe.interpreter.path)
     if isinstance(made, Skeleton):
-        before = _lay(made, recipe.staging, prompt=plugin)
-        made = uv.sync(recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline)
+        before = _lay(made, recipe)
+        made = uv.sync(
+            recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline, extra=recipe.extra
+        )
         if made.ok:
             return before
     problem = uv.explain(
@@ -126,16 +132,26 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
 
 
-def _lay(skeleton: Skeleton, staging: Path, *, prompt: str) -> set[str]:
+def _lay(skeleton: Skeleton, recipe: Recipe) -> set[str]:
+    staging = recipe.staging
     try:
         if staging.exists():  # An attempt that failed leaves it half filled.
             shutil.rmtree(staging)
-        skeleton.lay(staging, prompt)
+        skeleton.lay(staging, recipe.project.name)
+        if recipe.open_to_base:
+            _open_to_base(staging / "pyvenv.cfg")
         pth = site_packages(staging) / "_envbuilder_bytecode.pth"
         pth.write_text(_BYTECODE, encoding="utf-8")
     except OSError as error:
         raise unwritable(staging, error) from error
     return {*skeleton.names, str(pth.relative_to(staging))}
+
+
+def _open_to_base(config: Path) -> None:
+    """What ``--system-site-packages`` does: the base's packages come after the environment's own."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith("include-system-site-packages")]
+    config.write_text("\n".join([*kept, "include-system-site-packages = true", ""]), encoding="utf-8")
 
 
 # What each link mode means for the disk, for people.

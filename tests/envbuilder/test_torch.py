@@ -150,3 +150,115 @@ def test_own_index_of_a_plugin_is_named_with_a_way_out(bench: Workshop, index: I
     assert ran.status == 1
     assert "conflicting indexes for package `torch`" in ran.err
     assert "torch: default leaves it alone" in ran.err
+
+
+def machine(workshop: Workshop, version: str | None, *, capability: tuple[int, int] = (9, 0)) -> dict[str, str]:
+    """Variables that stand a machine with that driver, or with none, in for this one."""
+    gpu = {"index": 0, "uuid": "GPU-1", "name": "Some GPU", "total_bytes": 8 << 30, "free_bytes": 8 << 30}
+    record = {"version": version, "cuda": [12, 8], "gpus": [{**gpu, "capability": capability}]} if version else None
+    path = workshop.root / "nvml.json"
+    path.write_text(json.dumps(record))
+    return {"ENVBUILDER_NVML": str(path)}
+
+
+def built(ran: Ran) -> dict[str, str | None]:
+    """What `build` or `status --format json` says of each plugin's torch backend."""
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    return {each["plugin"]: each.get("torch") for each in result.get("environments") or result["plugins"]}
+
+
+def torch_in(workshop: Workshop, plugin: str, env: dict[str, str]) -> str:
+    """The version of torch that a plugin's interpreter sees."""
+    code = "from importlib.metadata import version; print(version('torch'))"
+    return workshop.run("exec", plugin, "--", "python", "-c", code, env=env).out.strip()
+
+
+def build(workshop: Workshop, *arguments: str, env: dict[str, str]) -> dict[str, str | None]:
+    """Build, which must succeed, and tell the backends."""
+    ran = workshop.within("build", "--format", "json", *arguments, env=env)
+    assert ran.status == 0, ran.out
+    return built(ran)
+
+
+def test_build_takes_what_the_driver_can_run(bench: Workshop) -> None:
+    """From one lock a new driver, an old one and none get each their build, and each is another environment."""
+    lock(bench)
+    before = locks(bench)
+    for version, backend in (("570.86.10", "cu128"), ("470.82.01", "cpu"), (None, "cpu")):
+        env = machine(bench, version)
+        assert build(bench, env=env) == {"reader": backend, "counter": None}
+        assert torch_in(bench, "reader", env) == f"2.8.0+{backend}"
+        assert built(bench.within("status", "--format", "json", env=env))["reader"] == backend
+    assert locks(bench) == before
+    assert len(list((bench.work / ".envbuilder" / "store").glob("reader-*.files.json"))) == 2
+
+
+def test_driver_that_changes_is_noticed_by_a_build_with_nothing_else_to_do(bench: Workshop) -> None:
+    """The stamp of the last build counts for the driver that it saw."""
+    lock(bench)
+    assert build(bench, env=machine(bench, "570.86.10"))["reader"] == "cu128"
+    assert build(bench, env=machine(bench, "570.86.10")) == {"reader": "cu128", "counter": None}
+    assert build(bench, env=machine(bench, None))["reader"] == "cpu"
+
+
+def test_choice_by_hand_holds_until_auto(bench: Workshop) -> None:
+    """`--torch` counts for every later command, and for the plugins that were named alone."""
+    lock(bench)
+    bench.plugin("other", dependencies=("torch",))
+    lock(bench)
+    env = machine(bench, "570.86.10")
+    assert build(bench, "--torch", "cu126", "reader", env=env) == {"reader": "cu126"}
+    assert build(bench, env=env) == {"reader": "cu126", "other": "cu128", "counter": None}
+    assert built(bench.within("status", "--format", "json", env=env))["reader"] == "cu126"
+    assert "cu126" in bench.within("status", env=env).out
+    assert build(bench, "--torch", "auto", env=env)["reader"] == "cu128"
+
+
+def test_backend_that_the_driver_cannot_run_is_refused(bench: Workshop, index: Index) -> None:
+    """By hand: nothing is built, and the status is 2. Pinned by an entry: that plugin fails, the others are built."""
+    profile(bench, index, "cpu", "cu126", "cu130")
+    lock(bench)
+    env = machine(bench, "570.86.10")
+    ran = bench.within("build", "--torch", "cu130", env=env)
+    assert ran.status == 2
+    assert "error[torch-unsupported]: cu130 needs an NVIDIA driver 580 or later; found 570.86.10" in ran.err
+    assert "hint: envbuilder build --torch auto" in ran.err
+    assert not (bench.work / ".envbuilder" / "store").exists()
+    bench.entry("reader", torch="cu130")
+    lock(bench)
+    ran = bench.within("build", "--format", "json", env=env)
+    assert (ran.status, ran.codes) == (1, ["torch-unsupported"])
+    assert built(ran)["counter"] is None
+    state = bench.within("status", "--format", "json", "reader", env=env).json["result"]
+    assert "torch-unsupported" in json.dumps(state)
+
+
+def test_backend_that_is_not_listed_is_refused(bench: Workshop) -> None:
+    """A build that no lock holds cannot be asked for."""
+    ran = bench.within("build", "--torch", "cu118")
+    assert ran.status == 2
+    assert "--torch: expected auto or one of the profile's torch-backends, cpu, cu126, cu128" in ran.err
+
+
+def test_build_for_elsewhere_is_made_with_a_warning(bench: Workshop) -> None:
+    """A node without a driver may build what the nodes with GPUs are to run."""
+    lock(bench)
+    env = machine(bench, None)
+    ran = bench.within("build", "--torch", "cu128", "--format", "json", env=env)
+    assert (ran.status, ran.codes) == (0, ["torch-without-driver"])
+    assert torch_in(bench, "reader", env) == "2.8.0+cu128"
+
+
+def test_single_and_default_backends(bench: Workshop, index: Index) -> None:
+    """One backend needs no choice; `default` is what the package index serves, and the last resort of `auto`."""
+    profile(bench, index, "cpu")
+    lock(bench)
+    env = machine(bench, "570.86.10")
+    assert build(bench, env=env)["reader"] == "cpu"
+    profile(bench, index, "default", "cu128")
+    lock(bench)
+    assert build(bench, env=env)["reader"] == "cu128"
+    env = machine(bench, None)
+    assert build(bench, env=env)["reader"] == "default"
+    assert torch_in(bench, "reader", env) == "2.8.0"
