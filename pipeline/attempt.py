@@ -1,18 +1,22 @@
-"""One try at a task: a worker in a session of its own, listened to, timed, and ended with all it started."""
+"""One try at a task: a worker, cold or warm, is told its job, listened to, timed, and ended with all it started."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.process import clean_environment
+from pipeline import orphans
 from pipeline.layout import write_json
 from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, worker_argv
 
@@ -23,11 +27,18 @@ if TYPE_CHECKING:
     from pipeline.models import Environment, Status
 
 _STATUSES: Mapping[str, Status] = {"oom-gpu": "oom-gpu", "oom-host": "oom-host", "killed": "killed"}
+# What a second try may find otherwise. What a plugin raised or was refused for would come again.
+_FLEETING = frozenset(
+    {"worker-crashed", "worker-killed", "worker-hung", "oom-killed", "gpu-memory-foreign", "gpu-broken"}
+)
 _TICK_S = 0.1
 _BLOCK = 1 << 16
 # A worker that has said all it has to say may take so long to end: libraries have threads and caches to put away.
 _LEAVE_S = 30.0
-_GONE_S = 60.0
+# A supervisor gives up after a minute on what hangs in the kernel, and says so.
+_SUPERVISOR_S = 90.0
+_LOG_BYTES = 64 * 1024 * 1024
+_SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,12 @@ class AttemptRequest:
         environment: where it runs.
         job: the context document, whole.
         folder: working folder; the context file is written there.
-        stdout: log file of the worker's standard output.
+        stdout: log file of the standard output of a worker that is started for it.
         stderr: log file of its standard error.
         variables: environment variables beside the environment's own.
         timeout_s: seconds for all of it, or None.
         item_timeout_s: seconds for each item of a batch, or None.
+        silence_s: seconds without any message after which a worker counts as hung, or None.
         grace_s: seconds between asking a worker to end and killing it.
         spent_s: seconds of the limit for all of it that are gone already, where it goes on from another attempt.
     """
@@ -57,8 +69,14 @@ class AttemptRequest:
     variables: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     item_timeout_s: float | None = None
+    silence_s: float | None = None
     grace_s: float = 10.0
     spent_s: float = 0.0
+
+    @property
+    def context(self) -> Path:
+        """The file with the job."""
+        return self.folder / "context.json"
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,14 @@ class AttemptResult:
         code: what went wrong, finer than the status; None for ``ok``.
         error: the same in words.
         wall_s: seconds from start to end.
-        returncode: as in `subprocess`; None where nothing was started.
+        returncode: as in `subprocess`; None where the worker was not started, or still lives.
         anomalies: what was odd about the messages, counted.
-        survivors: process ids of the session that even SIGKILL has not ended; its slot must not be given back.
+        survivors: process ids that even SIGKILL has not ended; their slot must not be given back.
         messages: the last message of each kind but answers.
+        peak_ram_bytes: of the largest process, by the kernel's accounting; None while the worker lives.
+        cpu_s: seconds of CPU time of all its processes that have been reaped; None while the worker lives.
+        oom_kills: how often the kernel killed for want of memory meanwhile: in our ``cgroup``, on the ``machine``.
+        stderr: the log of the worker's standard error.
     """
 
     status: Status
@@ -84,11 +106,27 @@ class AttemptResult:
     anomalies: Mapping[str, int] = field(default_factory=dict)
     survivors: tuple[int, ...] = ()
     messages: Mapping[str, Message] = field(default_factory=dict)
+    peak_ram_bytes: int | None = None
+    cpu_s: float | None = None
+    oom_kills: Mapping[str, int] = field(default_factory=dict)
+    stderr: Path | None = None
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether another try may end otherwise: what a plugin raised or was refused for would come again."""
-        return self.status == "killed" or self.code == "worker-crashed"
+        """Whether another try may end otherwise."""
+        return self.status == "killed" or self.code in _FLEETING
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker's whole tree of processes ended, as its supervisor tells it; see `AttemptResult`."""
+
+    returncode: int | None = None
+    survivors: tuple[int, ...] = ()
+    peak_ram_bytes: int | None = None
+    cpu_s: float | None = None
+    oom_kills: Mapping[str, int] = field(default_factory=dict)
+    refused: str | None = None
 
 
 class _Clock:
@@ -98,24 +136,25 @@ class _Clock:
         self.begin = time.monotonic()
         self._request = request
         self._waiting: dict[str, None] = {}
-        self._since = self.begin
+        self._since = self._heard = self.begin
         self._left_at: float | None = None
 
     def note(self, message: Message) -> None:
         """Start, restart or stop the item clock, as the message says."""
+        self._heard = time.monotonic()
         if message.kind == "started":
             listed = message.body.get("items")
             self._waiting = dict.fromkeys(map(str, listed)) if isinstance(listed, list) else {}
-            self._since = time.monotonic()
+            self._since = self._heard
         elif message.kind == "answer":
             self._waiting.pop(str(message.body.get("item")), None)
-            self._since = time.monotonic()
+            self._since = self._heard
         elif message.kind in {"done", "failed"}:
-            self._left_at = time.monotonic()
+            self._left_at = self._heard
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the worker has said its last word."""
+        """Whether the worker has said its last word on this attempt."""
         return self._left_at is not None
 
     def overdue(self) -> tuple[str, str] | None:
@@ -129,212 +168,308 @@ class _Clock:
         if most and now - self._since > most:
             what = f"item {next(iter(self._waiting))!r}" if len(self._waiting) == 1 else f"{len(self._waiting)} items"
             return "item-timeout", f"{what} not answered within {most:g} s"
+        if request.silence_s is not None and now - self._heard > request.silence_s:
+            return "worker-hung", f"the worker gave no sign of life for {request.silence_s:g} s"
         return None
 
 
-def run_attempt(
-    request: AttemptRequest, *, interrupted: threading.Event, listen: Callable[[Message], None]
-) -> AttemptResult:
-    """Run a worker to its end, and be sure that nothing of it is left.
+class Worker:
+    """A process in an environment that does one job after the other, below a supervisor of its own.
 
     Args:
-        request: what to try.
-        interrupted: set when everything is to end.
-        listen: gets each message as it comes.
+        request: the first attempt that it is for; its environment, variables and logs hold for all that follow.
+
+    Raises:
+        OSError: the supervisor cannot be started.
     """
-    request.folder.mkdir(parents=True, exist_ok=True)
-    context = request.folder / "context.json"
-    write_json(context, request.job)
-    with contextlib.ExitStack() as stack:
-        messages_in, messages_out = _pipe(stack)
-        # Never written to: when this process is gone, however it went, its end closes and the worker's watcher acts.
-        death_in, _death_out = _pipe(stack)
-        clock = _Clock(request)
+
+    def __init__(self, request: AttemptRequest) -> None:
+        self.stderr = request.stderr
+        self.ended: Ended | None = None
+        self._rest = b""
+        self._refused: str | None = None
+        self._mark = f"{request.folder.parent.parent.name}/{request.id}"
+        self.messages, messages_out = os.pipe()
+        jobs_in, self._jobs = os.pipe()
+        self.control, theirs = socket.socketpair()
         try:
-            process = _spawn(request, context, protocol=messages_out.fileno(), death=death_in.fileno())
-        except OSError as error:
-            reason = f"cannot start {request.environment.python}: {error.strerror or error}"
-            return AttemptResult("failed", "worker-missing", reason)
-        messages_out.close()
-        death_in.close()
-        ears = _Ears(messages_in.fileno(), Decoder(request.id), clock, listen)
-        try:
-            verdict = _await(process, ears, clock, interrupted)
+            self._supervisor = subprocess.Popen(
+                (sys.executable, "-I", "-S", _SUPERVISOR, str(theirs.fileno())),
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), messages_out, jobs_in),
+                start_new_session=True,
+            )
+        except OSError:
+            self.close()
+            raise
         finally:
-            survivors = end_session(process, 0.0 if clock.is_leaving else request.grace_s)
-        ears.drain()
-        status, code, text = _judge(process, ears, verdict)
-        wall_s = time.monotonic() - clock.begin
-        odd = dict(ears.decoder.anomalies)
-        return AttemptResult(status, code, text, wall_s, process.returncode, odd, survivors, ears.last)
+            theirs.close()
+            os.close(messages_out)
+            os.close(jobs_in)
+        order = {
+            "argv": worker_argv(request.environment, protocol=messages_out, jobs=jobs_in),
+            "cwd": str(request.folder),
+            "env": _variables(request, self._mark),
+            "pass_fds": (messages_out, jobs_in),
+            "stdout": str(request.stdout),
+            "stderr": str(request.stderr),
+            "log_bytes": _LOG_BYTES,
+            "grace_s": request.grace_s,
+        }
+        with contextlib.suppress(OSError):  # A supervisor that is gone already shows in its silence.
+            self.control.sendall(json.dumps(order).encode() + b"\n")
+        os.set_blocking(self.messages, False)
+        self.control.setblocking(False)
 
+    def assign(self, context: Path) -> None:
+        """Give it a job, by the path of its context file."""
+        with contextlib.suppress(BrokenPipeError):  # Its end is told elsewhere.
+            os.write(self._jobs, os.fsencode(context) + b"\n")
 
-def _pipe(stack: contextlib.ExitStack) -> tuple[_Descriptor, _Descriptor]:
-    ends = tuple(_Descriptor(number) for number in os.pipe())
-    for end in ends:
-        stack.callback(end.close)
-    return ends[0], ends[1]
+    def dismiss(self) -> None:
+        """Let it know that no further job comes: it ends by itself."""
+        if self._jobs >= 0:
+            os.close(self._jobs)
+            self._jobs = -1
 
+    def hear(self) -> Ended | None:
+        """Take in what the supervisor says; how it all ended, once it has."""
+        if self.ended is not None:
+            return self.ended
+        try:
+            block = self.control.recv(_BLOCK)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            block = b""
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            document = json.loads(line)
+            self._refused = document.get("refused", self._refused)
+            if "ended" in document:
+                told = document["ended"]
+                self.ended = Ended(**{**told, "survivors": tuple(told["survivors"])}, refused=self._refused)
+        if not block and self.ended is None:
+            # Somebody killed the supervisor. The worker dies with it; the rest is found by a mark that it inherited.
+            self.ended = Ended(survivors=orphans.end(orphans.WORKER, self._mark))
+        return self.ended
 
-class _Descriptor:
-    """A file descriptor that is closed once."""
+    def finish(self, grace_s: float) -> Ended:
+        """End it and everything it started: ask, wait, kill, wait until all are gone."""
+        self.dismiss()
+        with contextlib.suppress(OSError):
+            self.control.sendall(json.dumps({"end": grace_s}).encode() + b"\n")
+        deadline = time.monotonic() + grace_s + _SUPERVISOR_S
+        while (ended := self.hear()) is None:
+            _readable((self.control.fileno(),), _TICK_S)
+            if time.monotonic() > deadline:
+                self._supervisor.kill()
+        return ended
 
-    def __init__(self, number: int) -> None:
-        self._number: int | None = number
-
-    def fileno(self) -> int:
-        if self._number is None:
-            raise ValueError("closed")
-        return self._number
+    def leave(self) -> Ended:
+        """Let it end by itself, now that no further job comes; end it where it does not, and let go of it."""
+        self.dismiss()
+        deadline = time.monotonic() + _LEAVE_S
+        while self.hear() is None and time.monotonic() < deadline:
+            _readable((self.control.fileno(),), _TICK_S)
+        ended = self.finish(0.0)
+        self.close()
+        return ended
 
     def close(self) -> None:
-        if self._number is not None:
-            os.close(self._number)
-            self._number = None
+        """Let go of everything that leads to it. Where it still lived, its supervisor would end it now."""
+        self.dismiss()
+        self.control.close()
+        if self.messages >= 0:
+            os.close(self.messages)
+            self.messages = -1
+        self._supervisor.wait()
 
 
-def _spawn(request: AttemptRequest, context: Path, *, protocol: int, death: int) -> subprocess.Popen[bytes]:
+def _variables(request: AttemptRequest, mark: str) -> dict[str, str]:
     environment = request.environment
     base = clean_environment()
-    variables = {
+    return {
+        **base,
         "PYTHONNOUSERSITE": "1",
         "PYTHONHASHSEED": str(request.job.get("seed", 0)),
         "VIRTUAL_ENV": str(environment.path),
         "PATH": f"{environment.path / 'bin'}{os.pathsep}{base.get('PATH', os.defpath)}",
         **request.variables,
         **environment.env,
-        CONTEXT_VARIABLE: str(context),
+        CONTEXT_VARIABLE: str(request.context),
+        orphans.WORKER: mark,
     }
-    with request.stdout.open("ab") as out, request.stderr.open("ab") as err:
-        return subprocess.Popen(
-            worker_argv(environment, protocol=protocol, death=death),
-            cwd=request.folder,
-            env={**base, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            pass_fds=(protocol, death),
-            start_new_session=True,
-        )
 
 
-class _Ears:
-    """Reads the protocol's pipe."""
+def _readable(descriptors: tuple[int, ...], patience_s: float) -> set[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(patience_s * 1000)}
 
-    def __init__(self, descriptor: int, decoder: Decoder, clock: _Clock, listen: Callable[[Message], None]) -> None:
-        self._descriptor = descriptor
-        self.decoder = decoder
-        self._clock = clock
-        self._listen = listen
+
+@dataclass
+class _Conversation:
+    """One attempt's talk with its worker."""
+
+    request: AttemptRequest
+    worker: Worker
+    listen: Callable[[Message], None]
+
+    def __post_init__(self) -> None:
+        self.decoder = Decoder(self.request.id)
+        self.clock = _Clock(self.request)
         self.last: dict[str, Message] = {}
-        self.open = True
-        os.set_blocking(descriptor, False)
+        self._open = True
 
-    def hear(self, patience_s: float) -> bool:
-        """Read once; False where nothing came."""
-        if not self.open:
-            time.sleep(patience_s)
+    def until_said(self, interrupted: threading.Event, *, keep: bool) -> tuple[Status, str, str] | None:
+        """Listen until the worker has ended, has to, or (where it is kept) has done; the verdict where it is ours."""
+        while self.worker.hear() is None:
+            self._hear(_TICK_S)
+            if self.clock.is_leaving:
+                if keep and "done" in self.last:
+                    return None
+                self.worker.dismiss()
+            if interrupted.is_set() and not self.clock.is_leaving:
+                return "cancelled", "interrupted", "stopped because the run was interrupted"
+            overdue = self.clock.overdue()
+            if overdue:
+                return None if self.clock.is_leaving else ("timeout", *overdue)
+        return None
+
+    def _hear(self, patience_s: float) -> bool:
+        """Read once; False where no message can come."""
+        watched = (self.worker.control.fileno(), *([self.worker.messages] if self._open else []))
+        if self.worker.messages not in _readable(watched, patience_s):
             return False
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        if not poll.poll(patience_s * 1000):
-            return False
-        block = os.read(self._descriptor, _BLOCK)
-        self.open = bool(block)
+        block = os.read(self.worker.messages, _BLOCK)
+        self._open = bool(block)
         for message in self.decoder.feed(block):
-            self._clock.note(message)
+            self.clock.note(message)
             if message.kind != "answer":
                 self.last[message.kind] = message
-            self._listen(message)
-        return self.open
+            self.listen(message)
+        return self._open
 
-    def drain(self) -> None:
+    def conclude(self) -> None:
+        """End the worker, and read what it still said."""
+        self.worker.finish(0.0 if self.clock.is_leaving else self.request.grace_s)
+        self._drain()
+        self.worker.close()
+
+    def _drain(self) -> None:
         """Read what is left; whoever holds the other end still does not keep us."""
         deadline = time.monotonic() + _TICK_S * 10
-        while time.monotonic() < deadline and self.hear(0.0):
+        while time.monotonic() < deadline and self._hear(0.0):
             pass
         self.decoder.finish()
 
 
-def _await(
-    process: subprocess.Popen[bytes], ears: _Ears, clock: _Clock, interrupted: threading.Event
-) -> tuple[Status, str, str] | None:
-    """Listen until the worker ends or has to; the verdict where it is ours."""
-    while not _has_exited(process.pid):
-        ears.hear(_TICK_S)
-        if interrupted.is_set():
-            return "cancelled", "interrupted", "stopped because the run was interrupted"
-        overdue = clock.overdue()
-        if overdue:
-            return ("timeout", *overdue) if not clock.is_leaving else None
-    return None
+def run_attempt(
+    request: AttemptRequest,
+    *,
+    interrupted: threading.Event,
+    listen: Callable[[Message], None],
+    warm: Worker | None = None,
+    keep: bool = False,
+) -> tuple[AttemptResult, Worker | None]:
+    """Have a worker do one job, and be sure that nothing of it is left, or that it waits for the next.
 
+    Args:
+        request: what to try.
+        interrupted: set when everything is to end.
+        listen: gets each message as it comes.
+        warm: a worker that has done jobs before; a fresh one is started where there is none.
+        keep: whether a worker that did its job well is to be kept for another.
 
-def _has_exited(process_id: int) -> bool:
-    # Looks without reaping: until it is reaped its id, which is the group's and the session's, is nobody else's.
-    return os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    Returns:
+        How it went, and the worker, where it is kept.
+    """
+    begin = time.monotonic()
+    request.folder.mkdir(parents=True, exist_ok=True)
+    write_json(request.context, request.job)
+    try:
+        worker = warm or Worker(request)
+    except OSError as error:
+        reason = f"cannot start a supervisor: {error.strerror or error}"
+        return AttemptResult("failed", "worker-missing", reason), None
+    talk = _Conversation(request, worker, listen)
+    kept = False
+    verdict = None
+    try:
+        worker.assign(request.context)
+        verdict = talk.until_said(interrupted, keep=keep)
+        kept = keep and "done" in talk.last and worker.ended is None
+    finally:
+        if not kept:
+            talk.conclude()
+    status, code, text = _judge(worker, talk, verdict)
+    ended = worker.ended or Ended()
+    result = AttemptResult(
+        status,
+        code,
+        text,
+        time.monotonic() - begin,
+        ended.returncode,
+        dict(talk.decoder.anomalies),
+        ended.survivors,
+        talk.last,
+        ended.peak_ram_bytes,
+        ended.cpu_s,
+        ended.oom_kills,
+        worker.stderr,
+    )
+    return result, worker if kept else None
 
 
 def _judge(
-    process: subprocess.Popen[bytes], ears: _Ears, verdict: tuple[Status, str, str] | None
+    worker: Worker, talk: _Conversation, verdict: tuple[Status, str, str] | None
 ) -> tuple[Status, str | None, str | None]:
-    failed = ears.last.get("failed")
-    if "done" in ears.last:
+    failed = talk.last.get("failed")
+    if "done" in talk.last:
         return "ok", None, None
     if failed is not None:
         status = _STATUSES.get(failed.text("status") or "", "failed")
-        return status, failed.text("code") or "plugin-failed", failed.text("error")
-    if verdict is not None:
-        return verdict
-    if process.returncode is None:
-        return "failed", "worker-stuck", f"process {process.pid} hangs in the kernel and cannot be killed"
-    if process.returncode < 0:
-        return "killed", "worker-killed", _signal_text(-process.returncode)
-    return "failed", "worker-crashed", f"the worker ended with exit status {process.returncode} and no last word"
+        told = status, failed.text("code") or "plugin-failed", failed.text("error")
+        return _starved(worker.ended, *told) if worker.ended and status == "killed" else told
+    return verdict or _wordless(worker.ended or Ended(), talk.request.environment)
+
+
+def _wordless(ended: Ended, environment: Environment) -> tuple[Status, str, str | None]:
+    """The verdict on a worker that ended without a last word."""
+    if ended.refused is not None:
+        return "failed", "worker-missing", f"cannot start {environment.python}: {ended.refused}"
+    if ended.returncode is None and ended.survivors:
+        return "failed", "worker-stuck", "the worker hangs in the kernel and cannot be killed"
+    if ended.returncode is None:
+        return "killed", "worker-killed", "the worker's supervisor was killed, and the worker with it"
+    if ended.returncode < 0:
+        return _starved(ended, "killed", "worker-killed", _signal_text(-ended.returncode))
+    text = f"the worker ended with exit status {ended.returncode} and no last word"
+    return "failed", "worker-crashed", text + _shell_text(ended.returncode)
+
+
+def _starved(ended: Ended, status: Status, code: str, text: str | None) -> tuple[Status, str, str | None]:
+    """The same, or ``oom-host`` where the kernel's own counters say that it killed for want of memory meanwhile."""
+    if ended.returncode not in {-signal.SIGKILL, None} and code == "worker-killed":
+        return status, code, text
+    where = next((name for name in ("cgroup", "machine") if ended.oom_kills.get(name)), None)
+    if where is None:
+        return status, code, text
+    count = ended.oom_kills[where]
+    told = {"cgroup": "of this process's cgroup", "machine": "of the whole machine"}[where]
+    evidence = f"short of memory is suspected: the kernel's count of such kills {told} rose by {count}"
+    return "oom-host", "oom-killed", f"{text}; {evidence}"
 
 
 def _signal_text(number: int) -> str:
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    text = f"the worker was killed by {name}"
-    return f"{text}; the kernel short of memory is suspected" if number == signal.SIGKILL else text
+    return f"the worker was killed by {name}"
 
 
-def end_session(process: subprocess.Popen[bytes], grace_s: float) -> tuple[int, ...]:
-    """End a session leader and everything in its session: ask, wait, kill, wait until all are gone.
-
-    Returns:
-        Those that are still there after a minute: they hang in the kernel.
-    """
-    if not _has_exited(process.pid):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline and not _has_exited(process.pid):
-            time.sleep(_TICK_S / 5)
-    deadline = time.monotonic() + _GONE_S
-    while True:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        members = session_members(process.pid)
-        for member in members:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(member, signal.SIGKILL)
-        if not members or time.monotonic() > deadline:
-            break
-        time.sleep(_TICK_S / 5)
-    if process.pid not in members:
-        process.wait()
-    return members
-
-
-def session_members(session: int) -> tuple[int, ...]:
-    """Living processes of a session, whatever group they are in; zombies are none."""
-    members = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):
-                # The name, in brackets, may hold anything, brackets too.
-                state, _, _, its = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:4]
-                if int(its) == session and state not in {b"Z", b"X"}:
-                    members.append(int(folder.name))
-    return tuple(members)
+def _shell_text(returncode: int) -> str:
+    number = returncode - 128
+    return f" (a shell's way of telling {signal.Signals(number).name})" if number in set(signal.Signals) else ""

@@ -1,5 +1,6 @@
 """The values that pass between the rooms of the runner. No I/O."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -133,7 +134,9 @@ class Task:
         batch: the most items of one call.
         timeout_s: seconds for one attempt, loading included, and for going on after lost items; None for no limit.
         item_timeout_s: seconds for one item; a batch gets as many times that.
+        silence_s: seconds without a sign of life after which its worker counts as hung; None for no limit.
         seed: the run's seed.
+        deterministic: whether what is faster but not the same each time is switched off.
         repetition: 1 for the first time, counted where the run repeats its tasks.
         identity: digest of everything that its result depends on, for reuse of results.
     """
@@ -148,9 +151,20 @@ class Task:
     batch: int = 1
     timeout_s: float | None = None
     item_timeout_s: float | None = None
+    silence_s: float | None = None
     seed: int = 0
+    deterministic: bool = False
     repetition: int = 1
     identity: str = ""
+
+    @property
+    def warm_key(self) -> str | None:
+        """Equal for tasks that one worker can do one after the other, its model loaded once; None for those it cannot."""
+        environment = self.environment
+        if self.stage != "inference" or environment.entry is None:
+            return None
+        settings = (dict(self.params), self.gpus, self.batch, self.seed, self.deterministic)
+        return json.dumps((environment.key, environment.plugin, environment.entry, *settings), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,11 @@ class Plan:
     def stage(self, stage: Stage) -> tuple[Task, ...]:
         """The tasks of one stage."""
         return tuple(task for task in self.tasks if task.stage == stage)
+
+    def shares_worker(self, task: Task) -> bool:
+        """Whether the worker that does a task can do another of the plan's tasks too."""
+        key = task.warm_key
+        return key is not None and sum(each.warm_key == key for each in self.tasks) > 1
 
     def data_set(self, name: str | None) -> DataSet | None:
         """The data set of that name."""
@@ -216,6 +235,7 @@ class AttemptRecord:
     wall_s: float = 0.0
     returncode: int | None = None
     anomalies: Mapping[str, int] = field(default_factory=dict)
+    oom_kills: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +243,9 @@ class TaskResult:
     """How a task ended.
 
     Seconds are wall time; memory is in bytes. `code` names what went wrong more finely than `status` does, and
-    `log` is the file to look into.
+    `log` is the file to look into. `warm` says that its worker had loaded the model for another task, `degraded` what
+    was done less well than asked for, `metrics` what the plugin measured itself. `started` and `finished` are ISO 8601
+    in UTC, `slot` is where it ran.
     """
 
     id: str
@@ -249,6 +271,12 @@ class TaskResult:
     environment: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     identity: str = ""
+    started: str | None = None
+    finished: str | None = None
+    slot: str = ""
+    warm: bool = False
+    degraded: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
 

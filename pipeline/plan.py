@@ -60,12 +60,11 @@ def make_plan(config: RunConfig, environments: Sequence[Environment]) -> Plan:
     evals = _named(_plain("eval", file.eval))
     reports = _named(_plain("report", file.report))
     _refuse_twins(config, (*inference, *evals, *reports))
-    seed = file.seed
-    tasks = [task for variant in inference for task in _inference_tasks(variant, ready, config, seed=seed)]
-    tasks += [task for variant in evals for task in _eval_tasks(variant, ready, tuple(tasks), seed=seed)]
+    tasks = [task for variant in inference for task in _inference_tasks(variant, ready, config)]
+    tasks += [task for variant in evals for task in _eval_tasks(variant, ready, tuple(tasks), file)]
     judged = tuple(task.identity for task in tasks)
-    tasks += [_report_task(variant, ready, judged, seed=seed) for variant in reports]
-    return Plan(file.name, seed, file.on_failure == "stop", file.retries, config.data, tuple(tasks))
+    tasks += [_report_task(variant, ready, judged, file) for variant in reports]
+    return Plan(file.name, file.seed, file.on_failure == "stop", file.retries, config.data, tuple(tasks))
 
 
 def _inference(file: RunFile) -> Iterator[_Variant]:
@@ -125,9 +124,7 @@ def _refuse_twins(config: RunConfig, variants: Sequence[_Variant]) -> None:
         raise ConfigError(problems)
 
 
-def _inference_tasks(
-    variant: _Variant, ready: Mapping[str, Environment], config: RunConfig, *, seed: int
-) -> Iterator[Task]:
+def _inference_tasks(variant: _Variant, ready: Mapping[str, Environment], config: RunConfig) -> Iterator[Task]:
     entry = variant.entry
     if not isinstance(entry, InferenceEntry):
         raise TypeError(entry)
@@ -144,14 +141,16 @@ def _inference_tasks(
             batch=entry.batch,
             timeout_s=entry.timeout,
             item_timeout_s=entry.item_timeout,
-            seed=seed,
+            silence_s=entry.heartbeat_timeout,
+            seed=config.file.seed,
+            deterministic=config.file.deterministic,
             repetition=repetition,
         )
         yield replace(task, identity=_identity(task, (data.digest,)))
 
 
 def _eval_tasks(
-    variant: _Variant, ready: Mapping[str, Environment], inference: Sequence[Task], *, seed: int
+    variant: _Variant, ready: Mapping[str, Environment], inference: Sequence[Task], file: RunFile
 ) -> Iterator[Task]:
     entry = variant.entry
     names = entry.data if isinstance(entry, EvalEntry) else None
@@ -166,12 +165,13 @@ def _eval_tasks(
                 inference=judged.id,
                 gpus=entry.gpus,
                 timeout_s=entry.timeout,
-                seed=seed,
+                silence_s=entry.heartbeat_timeout,
+                seed=file.seed,
             )
             yield replace(task, identity=_identity(task, (judged.identity,)))
 
 
-def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Sequence[str], *, seed: int) -> Task:
+def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Sequence[str], file: RunFile) -> Task:
     entry = variant.entry
     task = Task(
         id=f"{variant.label}{variant.suffix}",
@@ -180,7 +180,8 @@ def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Se
         params=variant.params,
         gpus=entry.gpus,
         timeout_s=entry.timeout,
-        seed=seed,
+        silence_s=entry.heartbeat_timeout,
+        seed=file.seed,
     )
     return replace(task, identity=_identity(task, judged))
 
@@ -196,6 +197,7 @@ def _identity(task: Task, inputs: Sequence[str]) -> str:
         "params": dict(task.params),
         "batch": task.batch,
         "seed": task.seed,
+        "deterministic": task.deterministic,
         "repetition": task.repetition,
         "inputs": list(inputs),
     }

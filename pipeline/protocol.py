@@ -3,12 +3,16 @@
 A message is one line of JSON with ``v``, ``seq``, ``attempt`` and ``type``; the types and their fields:
 
 * ``hello``: ``python``, ``pid``;
-* ``loaded``: ``load_s`` (None for a command), ``device``, ``device_name``, ``versions``;
+* ``heartbeat``: nothing else; the worker is alive, though it says nothing;
+* ``loaded``: ``load_s`` (None for a command), ``warm``, ``device``, ``device_name``, ``versions``;
 * ``started``: ``items``, the ids of the batch in work;
 * ``answer``: ``item``, ``latency_s``, and ``answer`` with ``extra``, or ``error``;
 * ``evaluation``: ``overall``, ``by_class``, ``by_item``, ``lower_is_better``;
 * ``rendered``: ``path``;
 * ``log``: ``text``;
+* ``progress``: ``done``, ``total``, ``text``, of something other than items;
+* ``metric``: ``name``, ``value``, a figure of the plugin's own;
+* ``degraded``: ``text``, what was done less well than asked for; ``batch``, where it is that;
 * ``failed``: ``code``, ``status``, ``error``, and what ``done`` has;
 * ``done``: ``peak_ram_bytes``, ``peak_gpu_bytes``, ``cpu_s``.
 """
@@ -16,6 +20,7 @@ A message is one line of JSON with ``v``, ``seq``, ``attempt`` and ``type``; the
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +32,26 @@ if TYPE_CHECKING:
     from pipeline.models import AnswerLine, DataItem, Environment, Task
 
 VERSION = 1
-KINDS = frozenset({"hello", "loaded", "started", "answer", "evaluation", "rendered", "log", "failed", "done"})
+_CHATTER = frozenset({"log", "progress", "metric"})
+KINDS = _CHATTER | {
+    "hello",
+    "heartbeat",
+    "loaded",
+    "started",
+    "answer",
+    "degraded",
+    "evaluation",
+    "rendered",
+    "failed",
+    "done",
+}
 CONTEXT_VARIABLE = "ENVBUILDER_CONTEXT"
 
 # The by-item figures of a large data set come as one line.
 _LONGEST_LINE = 64 * 1024 * 1024
+_HEARTBEAT_S = 5.0
+# Of what a plugin may say as often as it likes, so much a second is heard.
+_MOST_CHATTER = 200
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,8 @@ class Decoder:
     """Takes bytes as they come and gives the messages among them.
 
     What is no message of this attempt is dropped and counted in `anomalies`: ``torn`` (no JSON object), ``too-long``,
-    ``stale`` (another attempt's), ``unknown`` (version or type), ``missing`` (numbers of the sequence that never came).
+    ``stale`` (another attempt's), ``unknown`` (version or type), ``missing`` (numbers of the sequence that never came),
+    ``flood`` (more remarks in a second than anybody reads).
     """
 
     attempt: str
@@ -67,6 +88,8 @@ class Decoder:
     _rest: bytearray = field(default_factory=bytearray)
     _skipping: bool = False
     _sequence: int = 0
+    _second: int = 0
+    _heard: int = 0
 
     def feed(self, block: bytes) -> Iterator[Message]:
         """Messages that the block completes."""
@@ -115,13 +138,22 @@ class Decoder:
         if sequence > self._sequence + 1:
             self.anomalies["missing"] += sequence - self._sequence - 1
         self._sequence = max(self._sequence, sequence)
+        if kind in _CHATTER and self._is_flooded():
+            self.anomalies["flood"] += 1
+            return None
         return Message(kind, sequence, body)
 
+    def _is_flooded(self) -> bool:
+        second = int(time.monotonic())
+        self._heard = self._heard + 1 if second == self._second else 1
+        self._second = second
+        return self._heard > _MOST_CHATTER
 
-def worker_argv(environment: Environment, *, protocol: int, death: int) -> tuple[str, ...]:
-    """The command line of a worker; the two descriptors are the child's."""
+
+def worker_argv(environment: Environment, *, protocol: int, jobs: int) -> tuple[str, ...]:
+    """The command line of a worker; it writes messages to one descriptor and reads its jobs' paths from the other."""
     bootstrap = Path(__file__).with_name("bootstrap.py")
-    return (str(environment.python), "-u", "-s", str(bootstrap), str(protocol), str(death))
+    return (str(environment.python), "-u", "-s", str(bootstrap), str(protocol), str(jobs))
 
 
 def job_document(task: Task, attempt: str, *, folder: Path, device: str, gpu_name: str = "") -> dict[str, object]:
@@ -144,7 +176,10 @@ def job_document(task: Task, attempt: str, *, folder: Path, device: str, gpu_nam
         "device": device,
         "gpu_name": gpu_name,
         "seed": task.seed,
+        "deterministic": task.deterministic,
         "batch": task.batch,
+        "shares_gpu": bool(task.gpus and task.gpus % 1),
+        "heartbeat_s": _HEARTBEAT_S,
         "cache_dir": str(environment.cache_dir),
         "output": None,
         "answers": str(folder / "answers.jsonl"),

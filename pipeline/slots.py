@@ -31,10 +31,17 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Slot:
-    """What an attempt holds: a share of each of some GPUs, or, without any, one unit of CPU capacity."""
+    """What an attempt holds: a share of each of some GPUs, or, without any, one unit of CPU capacity.
+
+    Attributes:
+        gpus: the GPUs.
+        share: of each of them; 1 is all of it.
+        number: tells slots apart that are held at the same time or one after the other.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     share: float = 1.0
+    number: int = 0
 
     @property
     def device(self) -> str:
@@ -45,6 +52,11 @@ class Slot:
     def name(self) -> str:
         """The GPU's own name; empty for the CPU."""
         return self.gpus[0].name if self.gpus else ""
+
+    @property
+    def label(self) -> str:
+        """The slot in a word or two, for people."""
+        return "+".join(f"gpu{gpu.index}" for gpu in self.gpus) or "cpu"
 
     def variables(self) -> dict[str, str]:
         """What lets a worker see its GPUs and no others."""
@@ -104,6 +116,7 @@ class Slots:
     jobs: int = 1
     _used: dict[str, float] = field(default_factory=dict)
     _cpu_used: int = 0
+    _given: int = 0
 
     def lacking(self, wanted: float | None) -> str | None:
         """Why a wish can never be granted on this machine, or None."""
@@ -122,7 +135,7 @@ class Slots:
             if self._cpu_used >= self.jobs:
                 return None
             self._cpu_used += 1
-            return Slot()
+            return self._slot()
         share = min(count, 1.0)
         fitting = [gpu for gpu in self.gpus if self._used.get(gpu.uuid, 0.0) + share <= 1.0 + 1e-9]
         number = max(1, round(count))
@@ -132,7 +145,11 @@ class Slots:
         chosen = sorted(fitting, key=lambda gpu: -self._used.get(gpu.uuid, 0.0))[:number]
         for gpu in chosen:
             self._used[gpu.uuid] = self._used.get(gpu.uuid, 0.0) + share
-        return Slot(tuple(chosen), share)
+        return self._slot(tuple(chosen), share)
+
+    def _slot(self, gpus: tuple[Gpu, ...] = (), share: float = 1.0) -> Slot:
+        self._given += 1
+        return Slot(gpus, share, self._given)
 
     def give_back(self, slot: Slot) -> None:
         """Take back what `take` gave."""

@@ -17,6 +17,7 @@ from pipeline.config.load import check_plugins
 from pipeline.errors import RecordError
 from pipeline.layout import Journal, RunLayout, new_run_id, write_environments, write_json
 from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage
+from pipeline.placement import LocalMachine
 from pipeline.plan import make_plan
 from pipeline.scheduler import Header, Record, Scheduler, Setting
 from pipeline.slots import Slots, discover_gpus, thread_variables
@@ -127,11 +128,12 @@ def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threadi
     events = Journal(layout.events, timed=True)
     at_once = min(request.jobs, len(plan.stage("inference")))
     variables = thread_variables(at_once, os.environ)
-    setting = Setting(plan, layout, events, stop, reporter, request.grace_s, request.backoff_s, variables)
+    placement = LocalMachine(Slots(gpus, request.jobs))
+    setting = Setting(plan, layout, placement, events, stop, reporter, request.grace_s, request.backoff_s, variables)
     events.append({"event": "run-started", "run": layout.id})
     status = "failed"
     try:
-        Scheduler(setting, Slots(gpus, request.jobs), record).run()
+        Scheduler(setting, record).run()
         status = "cancelled" if stop.is_set() else "ok" if all(each.ok for each in record.results) else "failed"
     finally:
         record.close(status)

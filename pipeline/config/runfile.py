@@ -75,14 +75,16 @@ class DataSource(Document):
 class TaskEntry(Document):
     """What tasks of every stage have.
 
-    ``timeout`` is for one attempt, loading included, and any worker that goes on where another was lost. ``id`` replaces the plugin's name in task ids. ``data`` names
-    data sets; all where it is left out.
+    ``timeout`` is for one attempt, loading included, and any worker that goes on where another was lost. A worker
+    that gives no sign of life for ``heartbeat-timeout`` counts as hung. ``id`` replaces the plugin's name in task ids.
+    ``data`` names data sets; all where it is left out.
     """
 
     plugin: PluginName
     id: Name | None = None
     params: Params = Field(default_factory=dict)
     timeout: Duration | None = None
+    heartbeat_timeout: Duration = 300.0
     gpus: Gpus = 0.0
 
 
@@ -127,6 +129,7 @@ class RunFile(Document):
 
     ``repeat`` runs every inference task so many times. With ``on-failure: stop`` nothing but the report is started
     once a task has failed. ``retries`` is how often an attempt that crashed or was killed is made again.
+    ``deterministic`` has torch choose kernels that give the same each time, which are slower.
     """
 
     name: Name
@@ -139,3 +142,4 @@ class RunFile(Document):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     on_failure: Literal["continue", "stop"] = "continue"
     retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+    deterministic: bool = False

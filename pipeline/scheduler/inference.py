@@ -14,7 +14,7 @@ from pipeline.scheduler.tries import Finished, Setting, Tries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.slots import Slot
+    from pipeline.placement import Slot
 
 # What a task is where every item of it failed for one reason.
 _KINDS: tuple[tuple[str, Status], ...] = (("oom-gpu", "oom-gpu"), ("oom-host", "oom-host"), ("item-timeout", "timeout"))

@@ -15,7 +15,7 @@ from pipeline.protocol import item_document
 from pipeline.scheduler.tries import Patience, Step, Tries
 
 if TYPE_CHECKING:
-    from pipeline.attempt import AttemptResult
+    from pipeline.placement import AttemptResult
     from pipeline.scheduler.answers import Answers
 
 # Each loss costs a start and a loading of the model; a plugin that fails at everything shall come to its end.
@@ -49,6 +49,8 @@ class Losses:
     def judge(self, last: AttemptResult) -> Step:
         """What comes after an attempt that did not go well."""
         self._excused = False
+        if last.code == "gpu-memory-foreign":  # Nobody's items are to blame; others may leave.
+            return "again" if self._patience.lasts(last.code) else "stop"
         is_slow = last.code == "item-timeout"
         suspects = self._suspects(last)
         if not (last.worth_retrying or (is_slow and suspects)):

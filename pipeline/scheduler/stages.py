@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import Interrupted
 from pipeline.models import Evaluation, Task, TaskResult
+from pipeline.placement import Slot
 from pipeline.scheduler.inference import do_inference
 from pipeline.scheduler.tries import Finished, Setting, unstarted
 from pipeline.scheduler.work import do_eval, do_report
-from pipeline.slots import Slot, Slots
 
 if TYPE_CHECKING:
     from pipeline.scheduler.record import Record
 
 _Work = Callable[[Task, Slot], Finished]
 _TICK_S = 0.2
+# A task may be overtaken so often by those that need less; then they wait with it.
+_MOST_OVERTAKEN = 8
+
+
+class _Released:
+    """What is left of a slot's worker that was no longer needed."""
+
+    def __init__(self, *, slot_lost: bool) -> None:
+        self.slot_lost = slot_lost
 
 
 class Scheduler:
@@ -28,11 +38,11 @@ class Scheduler:
     the thread that calls `run`.
     """
 
-    def __init__(self, setting: Setting, slots: Slots, record: Record) -> None:
+    def __init__(self, setting: Setting, record: Record) -> None:
         self._setting = setting
-        self._slots = slots
+        self._placement = setting.placement
         self._record = record
-        self._ended: queue.SimpleQueue[tuple[Slot, Finished | BaseException]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Slot, Finished | _Released | BaseException]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Run every stage; results go to the record.
@@ -50,12 +60,13 @@ class Scheduler:
 
     def _stage(self, tasks: Sequence[Task], work: _Work) -> None:
         waiting = list(tasks)
-        running = 0
+        overtaken: Counter[str] = Counter()
+        held = 0
         errors: list[BaseException] = []
-        while waiting or running:
-            running += self._start(waiting, work)
-            if running:
-                running -= self._next(errors)
+        while waiting or held:
+            held += self._start(waiting, work, overtaken)
+            if held:
+                held -= self._next(waiting, work, errors)
             elif waiting:
                 # Nothing runs and nothing fits: a slot was lost to something that cannot be killed.
                 task = waiting.pop(0)
@@ -63,21 +74,33 @@ class Scheduler:
         if errors:
             raise errors[0]
 
-    def _start(self, waiting: list[Task], work: _Work) -> int:
-        """Start whatever can start now; gives how many did."""
+    def _start(self, waiting: list[Task], work: _Work, overtaken: Counter[str]) -> int:
+        """Start whatever can start now; gives how many did.
+
+        What does not fit yet is overtaken by what does, but not for ever.
+        """
         number = 0
+        passed: list[str] = []
         for task in tuple(waiting):
             refused = self._refusal(task)
-            slot = None if refused else self._slots.take(task.gpus)
+            slot = None if refused else self._placement.take(task)
             if refused is not None:
                 waiting.remove(task)
                 self._end(refused)
             elif slot is not None:
                 waiting.remove(task)
-                self._record.begin(task)
-                threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
+                self._begin(work, task, slot)
+                overtaken.update(passed)
                 number += 1
+            else:
+                passed.append(task.id)
+                if overtaken[task.id] >= _MOST_OVERTAKEN:
+                    break
         return number
+
+    def _begin(self, work: _Work, task: Task, slot: Slot) -> None:
+        self._record.begin(task)
+        threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
 
     def _work(self, work: _Work, task: Task, slot: Slot) -> None:
         try:
@@ -85,8 +108,8 @@ class Scheduler:
         except BaseException as error:  # noqa: BLE001 - the scheduler's own thread raises it again.
             self._ended.put((slot, error))
 
-    def _next(self, ended: list[BaseException]) -> int:
-        """Take in what has ended meanwhile, waiting a moment for it; gives how many did."""
+    def _next(self, waiting: list[Task], work: _Work, errors: list[BaseException]) -> int:
+        """Take in what has ended meanwhile, waiting a moment for it; gives how many slots are no longer held."""
         try:
             slot, outcome = self._ended.get(timeout=_TICK_S)
         except queue.Empty:
@@ -95,16 +118,41 @@ class Scheduler:
             # The caller's own way of being interrupted: end the workers first, tell afterwards.
             self._setting.interrupted.set()
             return 0
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, Finished):
+            self._end(outcome.result, outcome.evaluation)
+            if not outcome.slot_lost:
+                self._go_on(slot, outcome, waiting, work)
+                return 0
+        elif isinstance(outcome, BaseException):
             # Nothing can be kept any more, or it is our own mistake: end the others, then tell.
             self._setting.interrupted.set()
-            self._slots.give_back(slot)
-            ended.append(outcome)
-            return 1
-        if not outcome.slot_lost:
-            self._slots.give_back(slot)
-        self._end(outcome.result, outcome.evaluation)
+            errors.append(outcome)
+            self._release(slot)
+            return 0
+        elif not outcome.slot_lost:
+            self._placement.give_back(slot)
         return 1
+
+    def _go_on(self, slot: Slot, ended: Finished, waiting: list[Task], work: _Work) -> None:
+        """Give the slot, and the worker that is warm in it, to a task that it can do; else end it."""
+        for task in waiting if ended.warm_key else ():
+            if task.warm_key == ended.warm_key and self._refusal(task) is None:
+                waiting.remove(task)
+                self._begin(work, task, slot)
+                return
+        self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        """End what is kept in a slot; that may take a while, so others see to it."""
+
+        def release() -> None:
+            lost = True
+            try:
+                lost = bool(self._placement.release(slot))
+            finally:
+                self._ended.put((slot, _Released(slot_lost=lost)))
+
+        threading.Thread(target=release, name=f"release-{slot.label}").start()
 
     def _refusal(self, task: Task) -> TaskResult | None:
         """Why a task is not to start, if it is not."""
@@ -116,7 +164,7 @@ class Scheduler:
         failed = next((each for each in self._record.results if each.status not in {"ok", "cancelled"}), None)
         if self._setting.plan.stop_on_failure and failed and task.stage != "report":
             return unstarted(task, "cancelled", "skipped", f"skipped: {failed.id} failed and on-failure is stop")
-        lacking = self._slots.lacking(task.gpus)
+        lacking = self._placement.lacking(task)
         return unstarted(task, "failed", "gpu-missing", lacking) if lacking else None
 
     def _end(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:

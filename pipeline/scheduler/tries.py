@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.attempt import AttemptRequest, AttemptResult, run_attempt
-from pipeline.layout import Journal, RunLayout
+from pipeline.layout import Journal, RunLayout, now
 from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Silence, Status, Task, TaskResult
+from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot
 from pipeline.protocol import Message, job_document
 
 if TYPE_CHECKING:
     import threading
-
-    from pipeline.slots import Slot
 
 _LONGEST_BACKOFF_S = 30.0
 
@@ -27,6 +26,7 @@ class Setting:
     Attributes:
         plan: the plan.
         layout: the run's paths.
+        placement: where attempts run.
         events: its journal of events.
         interrupted: set when everything is to end.
         reporter: who watches.
@@ -37,6 +37,7 @@ class Setting:
 
     plan: Plan
     layout: RunLayout
+    placement: Placement
     events: Journal
     interrupted: threading.Event
     reporter: Reporter = field(default_factory=Silence)
@@ -47,11 +48,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finished:
-    """A task that has ended; `slot_lost` where something of it still holds its slot."""
+    """A task that has ended.
+
+    Attributes:
+        result: how.
+        evaluation: its figures, at the eval stage.
+        slot_lost: whether something of it still holds its slot.
+        warm_key: of the tasks that a worker that is kept in its slot can do; None where there is none.
+    """
 
     result: TaskResult
     evaluation: Evaluation | None = None
     slot_lost: bool = False
+    warm_key: str | None = None
 
 
 def unstarted(task: Task, status: Status, code: str | None = None, error: str | None = None) -> TaskResult:
@@ -105,6 +114,9 @@ class Tries:
         self.last: AttemptResult | None = None
         self.log: str | None = None
         self.notes: list[str] = []
+        self._degraded: list[str] = []
+        self._metrics: dict[str, float] = {}
+        self._started = now()
 
     def run(
         self,
@@ -132,7 +144,7 @@ class Tries:
             again = again + 1 if step == "again" else 0
             if again:
                 setting.reporter.noted(self.task, f"{last.error}; tries again")
-                if setting.interrupted.wait(min(setting.backoff_s * 2 ** (again - 1), _LONGEST_BACKOFF_S)):
+                if setting.interrupted.wait(_pause_s(setting.backoff_s, again)):
                     break
 
     def _attempt(
@@ -151,25 +163,44 @@ class Tries:
             {**setting.variables, **self._slot.variables()},
             task.timeout_s,
             task.item_timeout_s,
+            task.silence_s,
             setting.grace_s,
             self._spent_s,
         )
-        self.log = str(request.stderr)
-        setting.events.append({"event": "attempt-started", "task": task.id, "attempt": attempt})
+        started = {"event": "attempt-started", "task": task.id, "attempt": attempt, "slot": self._slot.label}
+        setting.events.append(started)
 
         def hear(message: Message) -> None:
-            if message.kind == "log":
-                self.note(message.text("text") or "")
+            self._hear(message)
             listen(message, attempt)
 
-        last = run_attempt(request, interrupted=setting.interrupted, listen=hear)
+        keep = setting.plan.shares_worker(task)
+        last = setting.placement.attempt(self._slot, request, interrupted=setting.interrupted, listen=hear, keep=keep)
+        self.log = str(last.stderr or request.stderr)
         self._keep(attempt, last)
         return last
+
+    def _hear(self, message: Message) -> None:
+        """Keep what a worker says beside its answers."""
+        text, name, value = message.text("text") or "", message.text("name"), message.number("value")
+        if message.kind == "log":
+            self.note(text)
+        elif message.kind == "degraded":
+            self.degrade(text)
+        elif message.kind == "metric" and name is not None and value is not None:
+            self._metrics[name] = value
 
     def _keep(self, attempt: str, last: AttemptResult) -> None:
         self.last = last
         record = AttemptRecord(
-            attempt, last.status, last.code, last.error, last.wall_s, last.returncode, dict(last.anomalies)
+            attempt,
+            last.status,
+            last.code,
+            last.error,
+            last.wall_s,
+            last.returncode,
+            dict(last.anomalies),
+            dict(last.oom_kills),
         )
         self.records.append(record)
         ended = {"status": last.status, "code": last.code, "error": last.error, "returncode": last.returncode}
@@ -184,6 +215,12 @@ class Tries:
     def note(self, text: str) -> None:
         """Keep a remark, and pass it on to whoever watches."""
         self.notes.append(text)
+        self._setting.reporter.noted(self.task, text)
+
+    def degrade(self, text: str) -> None:
+        """Keep what was done less well than asked for, and pass it on to whoever watches."""
+        self._degraded.append(text)
+        self._setting.events.append({"event": "degraded", "task": self.task.id, "text": text})
         self._setting.reporter.noted(self.task, text)
 
     def result(self) -> TaskResult:
@@ -204,17 +241,31 @@ class Tries:
             device_name=(loaded.text("device_name") if loaded else None) or self._slot.name,
             load_s=loaded.number("load_s") if loaded else None,
             wall_s=sum(record.wall_s for record in self.records),
-            peak_ram_bytes=_whole(end, "peak_ram_bytes"),
+            peak_ram_bytes=_whole(end, "peak_ram_bytes") or last.peak_ram_bytes,
             peak_gpu_bytes=_whole(end, "peak_gpu_bytes"),
-            cpu_s=end.number("cpu_s") if end else None,
+            cpu_s=end.number("cpu_s") if end else last.cpu_s,
             versions={**self.task.environment.versions, **(versions if isinstance(versions, dict) else {})},
+            started=self._started,
+            finished=now(),
+            slot=self._slot.label,
+            warm=bool(loaded and loaded.body.get("warm") is True),
+            degraded=tuple(self._degraded),
+            metrics=dict(self._metrics),
             notes=tuple(self.notes),
             attempts=tuple(self.records),
         )
 
     def finished(self, result: TaskResult, evaluation: Evaluation | None = None) -> Finished:
         """The task with its result."""
-        return Finished(result, evaluation, slot_lost=bool(self.last and self.last.survivors))
+        last = self.last
+        lost = bool(last and last.survivors)
+        return Finished(result, evaluation, lost, self.task.warm_key if last and last.status == "ok" else None)
+
+
+def _pause_s(backoff_s: float, again: int) -> float:
+    """How long to wait before the next try: doubled each time, and spread, so that those who failed together part."""
+    longest: float = min(backoff_s * 2.0 ** (again - 1), _LONGEST_BACKOFF_S)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _whole(message: Message | None, name: str) -> int | None:

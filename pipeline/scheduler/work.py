@@ -14,7 +14,7 @@ from pipeline.protocol import record_documents
 from pipeline.scheduler.tries import Finished, Setting, Tries
 
 if TYPE_CHECKING:
-    from pipeline.slots import Slot
+    from pipeline.placement import Slot
 
 
 def do_eval(setting: Setting, task: Task, slot: Slot) -> Finished:

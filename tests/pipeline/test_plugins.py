@@ -51,9 +51,9 @@ def _predict(body: str) -> str:
             "no weights",
         ),
         (
-            _predict("return ['one'] * 2"),
+            _predict("return ['one'] * 4"),
             "all-items-failed",
-            "plugin-invalid: predict() got 1 items and gave 2 answers",
+            "plugin-invalid: predict() got 1 items and gave 4 answers",
         ),
         (_predict("return 'one'"), "all-items-failed", "plugin-invalid: expected a list of answers, found str"),
         (_predict("return [1, 2, 3]"), "all-items-failed", "plugin-invalid: expected str or Answer, found int"),
@@ -163,7 +163,7 @@ def test_plugin_that_hangs_times_out(bench: Bench) -> None:
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "time.sleep(600)"
     )
-    task, outcome = _run(bench, _predict(body), ", timeout: 1500ms", "retries: 2")
+    task, outcome = _run(bench, _predict(body), ", timeout: 4s", "retries: 2")
     assert (task.status, task.code) == ("timeout", "timeout")
     assert task.attempts[0].returncode == -9
     assert len(task.attempts) == 1
@@ -197,11 +197,11 @@ def test_rubbish_on_the_protocol_is_survived_and_counted(bench: Bench) -> None:
         "for name in os.listdir('/proc/self/fd'):\n"
         "    try:\n"
         "        is_pipe = os.readlink('/proc/self/fd/' + name).startswith('pipe:')\n"
+        "        if is_pipe and int(name) > 2:\n"
+        "            stale = {'v': 1, 'seq': 9, 'attempt': 'old', 'type': 'done'}\n"
+        "            os.write(int(name), b'\\x00\\xff\\n' + json.dumps(stale).encode() + b'\\n{\"v\": 1, \"se')\n"
         "    except OSError:\n"
-        "        continue\n"
-        "    if is_pipe and int(name) > 2:\n"
-        "        stale = {'v': 1, 'seq': 9, 'attempt': 'old', 'type': 'done'}\n"
-        "        os.write(int(name), b'\\x00\\xff\\n' + json.dumps(stale).encode() + b'\\n{\"v\": 1, \"se')\n"
+        "        pass\n"
         "return [item.question for item in batch]"
     )
     task, outcome = _run(bench, _predict(body))
