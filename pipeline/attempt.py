@@ -453,16 +453,16 @@ def _wordless(ended: Ended, environment: Environment) -> tuple[Status, str, str 
 
 
 def _starved(ended: Ended, status: Status, code: str, text: str | None) -> tuple[Status, str, str | None]:
-    """The same, or ``oom-host`` where the kernel's own counters say that it killed for want of memory meanwhile."""
+    """The same, or ``oom-host`` where the kernel's own counters are evidence of it."""
     if ended.returncode not in {-signal.SIGKILL, None} and code == "worker-killed":
         return status, code, text
-    where = next((name for name in ("cgroup", "machine") if ended.oom_kills.get(name)), None)
-    if where is None:
-        return status, code, text
-    count = ended.oom_kills[where]
-    told = {"cgroup": "of this process's cgroup", "machine": "of the whole machine"}[where]
-    evidence = f"short of memory is suspected: the kernel's count of such kills {told} rose by {count}"
-    return "oom-host", "oom-killed", f"{text}; {evidence}"
+    if count := ended.oom_kills.get("cgroup"):
+        evidence = f"the kernel killed {count} process{'es' * (count > 1)} of its cgroup for want of memory meanwhile"
+        return "oom-host", "oom-killed", f"{text}; {evidence}"
+    if ended.oom_kills.get("machine"):
+        # Another cgroup's memory may have been short, and something else have killed this one.
+        text = f"{text}; want of memory is suspected: the kernel killed for it on this machine meanwhile"
+    return status, code, text
 
 
 def _signal_text(number: int) -> str:
