@@ -199,6 +199,15 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Release:
+    """What a release of the index declares, which its lock does not hold; `requires` is None where it cannot be read."""
+
+    version: str
+    requires_python: str | None = None
+    requires: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class LockRecord:
     """What a plugin's lock was made from and is: digests of its inputs and of ``uv.lock`` itself.
 
@@ -212,11 +221,15 @@ class LockRecord:
 
 @dataclass(frozen=True)
 class Pins:
-    """``pins.toml``: entries by name, locks by plugin; `edited` are entries that are not as `lock` wrote them."""
+    """``pins.toml``: git entries and releases by name, locks by plugin.
+
+    `edited` are git entries that are not as `lock` wrote them; of releases, such are not there.
+    """
 
     entries: Mapping[str, Pin] = field(default_factory=dict)
     locks: Mapping[str, LockRecord] = field(default_factory=dict)
     edited: frozenset[str] = frozenset()
+    releases: Mapping[str, Release] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,12 @@ def build_wheel(
     return _run([*arguments, source], env, cwd=source)
 
 
+def install_bare(requirement: str, target: Path, interpreter: Path, *, cwd: Path, offline: bool) -> process.Completed:
+    """``uv pip install --no-deps`` of one release into a folder of its own; the project in `cwd` names the indexes."""
+    arguments: list[str | Path] = ["pip", "install", "--no-deps", "--no-progress", "--target", target]
+    return _run([*arguments, "--python", interpreter, *_flags(offline=offline), requirement], {}, cwd=cwd)
+
+
 def find_python(request: str, *, offline: bool) -> Interpreter:
     """The interpreter for a request such as ``==3.11.*``; uv fetches one where the machine has none.
 

@@ -16,8 +16,9 @@ from envbuilder.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
     from envbuilder.lock.comparing import Change
+    from envbuilder.lock.fitting import Core, Row
     from envbuilder.models import Entry, PluginOutcome
-    from envbuilder.render import Outcome
+    from envbuilder.render import Outcome, Table
 
 
 @click.command()
@@ -140,23 +141,72 @@ def _lock_check(here: Open, chosen: Sequence[Entry]) -> Outcome:
 
 @click.command()
 @plugins_argument
+@click.option(
+    "--core",
+    "cores",
+    multiple=True,
+    metavar="VERSION",
+    help="Judge by this core version too, such as one that is not out yet; NAME==VERSION where there are several.",
+)
+@click.option("--all-tags", is_flag=True, help="Show which core versions each tag of each plugin accepts.")
 @offline_option
 @common
-def check(settings: Settings, plugins: tuple[str, ...], offline: bool) -> Outcome:
+def check(
+    settings: Settings, plugins: tuple[str, ...], cores: tuple[str, ...], all_tags: bool, offline: bool
+) -> Outcome:
     """Prove that pins, locks, core and Pythons fit together."""
     from envbuilder.lock import checking
     from envbuilder.render import Outcome
 
+    if all_tags and offline:
+        raise UsageError("--all-tags asks the remotes, which --offline forbids", hint="envbuilder check --all-tags")
     here = settings.open()
     chosen = here.select(plugins)
-    report = checking.check(here.workspace, here.profile, here.registry, chosen, offline=offline)
+    question = checking.Question(offline=offline, cores=cores, all_tags=all_tags)
+    report = checking.check(here.workspace, here.profile, here.registry, chosen, question)
     counts = f"{report.entries} entries, {len(chosen)} locks, {report.remotes} remotes"
     count = len(report.problems)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "all as it should be"
     return Outcome(
         "check",
         here.profile.name,
-        result={"entries": report.entries, "locks": len(chosen), "remotes": report.remotes},
+        result={
+            "entries": report.entries,
+            "locks": len(chosen),
+            "remotes": report.remotes,
+            "core": [_plain_core(core) for core in report.cores],
+            "matrix": [_plain_row(row) for row in report.rows],
+        },
         problems=report.problems,
-        text=(f"checked {counts}: {verdict}",),
+        text=(*([_matrix(report.cores, report.rows)] if report.rows else []), f"checked {counts}: {verdict}"),
     )
+
+
+def _plain_core(core: Core) -> dict[str, object]:
+    return {"name": core.name, "version": core.version, "asked": core.asked}
+
+
+def _plain_row(row: Row) -> dict[str, object]:
+    fits = [
+        {"core": fit.core.name, "version": fit.core.version, "fits": fit.fits, "tag": fit.tag, "command": fit.command}
+        for fit in row.fits
+    ]
+    return {"entry": row.entry, "place": row.place, "locked": row.locked, "accepts": dict(row.accepts), "fits": fits}
+
+
+def _matrix(cores: Sequence[Core], rows: Sequence[Row]) -> Table:
+    from envbuilder.render import Table
+
+    words = {True: "yes", False: "no", None: "not known"}
+    columns = ("entry", "at", "accepts", *(f"{core}{'?' if core.asked else ''}" for core in cores))
+    several = len({core.name for core in cores}) > 1
+    cells = []
+    for row in rows:
+        accepts = [
+            f"{name if several else ''} {'not known' if said is None else said or 'any'}".strip()
+            for name, said in row.accepts.items()
+        ]
+        fits = [words[fit.fits] + (f", {fit.tag} does" if fit.tag else "") for fit in row.fits]
+        place = f"{row.place} *" if row.locked and not all(other.locked for other in rows) else row.place
+        cells.append((row.entry, place, "; ".join(accepts), *fits))
+    return Table(columns, tuple(cells))

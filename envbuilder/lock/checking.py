@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -16,12 +15,13 @@ from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved
-from envbuilder.lock import metadata, signatures
+from envbuilder.lock import signatures
+from envbuilder.lock.fitting import Core, CoreJudge, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, edit_hint
 from envbuilder.lock.sources import Sources, nearest, same_place
-from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, Registry, Workspace
+from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
 from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
@@ -30,19 +30,39 @@ _REMOTES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: how much was looked at, and what is wrong."""
+    """What `check` found: how much was looked at, which core versions packages fit, and what is wrong."""
 
     entries: int
     remotes: int
     problems: tuple[Problem, ...]
+    cores: tuple[Core, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `check` is asked, apart from which plugins.
+
+    Attributes:
+        offline: whether the remotes are left out.
+        cores: core versions to judge by besides the current ones, as `asked_cores` reads them.
+        all_tags: whether every tag of every plugin is judged.
+    """
+
+    offline: bool = False
+    cores: tuple[str, ...] = ()
+    all_tags: bool = False
 
 
 def check(
-    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry], *, offline: bool
+    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry], question: Question
 ) -> Report:
-    """Check plugins and the entries they may need; `offline` leaves the remotes out.
+    """Check plugins and the entries they may need.
 
     With no plugins given by name, pass all of them: libraries are then judged too.
+
+    Raises:
+        UsageError: it is asked about what is no version of a core package.
     """
     whole = len(plugins) == len(registry.plugins)
     pins = read_pins(workspace, profile)
@@ -50,9 +70,9 @@ def check(
     drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
     needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
-    checker = _Checker(workspace, profile, pins, offline=offline)
+    checker = _Checker(workspace, profile, pins, question)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
-    listings = {} if offline else checker.list_remotes(entries)
+    listings = {} if question.offline else checker.list_remotes(entries)
     for entry in entries:
         problems.extend(checker.check_entry(entry, listings))
     for plugin in plugins:
@@ -60,7 +80,8 @@ def check(
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
     problems.extend(checker.check_pins(entries))
     problems.extend(checker.check_pinned_core(entries))
-    return Report(len(entries), len(listings), tuple(_unique(problems)))
+    cores = checker.judge.cores
+    return Report(len(entries), len(listings), tuple(_unique(problems)), cores, tuple(checker.rows))
 
 
 def _unique(problems: Sequence[Problem]) -> list[Problem]:
@@ -92,13 +113,17 @@ def _workspace_members(workspace: Workspace) -> list[Problem]:
 class _Checker:
     """One check of one profile."""
 
-    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins, *, offline: bool):
+    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins, question: Question):
         self._workspace = workspace
         self._profile = profile
         self._pins = pins
         self._core = core_versions(workspace)
         # A package that cannot be locked yet is still read, so that everything wrong with it is told at once.
-        self._sources = Sources(workspace, profile, pins, offline=offline)
+        self._sources = Sources(workspace, profile, pins, offline=question.offline)
+        asked = asked_cores(question.cores, self._core)
+        self.judge = CoreJudge(profile, self._sources, self._core, asked)
+        self._all_tags = question.all_tags
+        self.rows: list[Row] = []
 
     def list_remotes(self, entries: Sequence[Entry]) -> dict[str, Mapping[str, Resolved] | RemoteError]:
         """One listing for each repository, all at once."""
@@ -136,12 +161,12 @@ class _Checker:
             # Of what cannot be asked for now, the pins still tell.
             member = self._sources.member(entry) if refs is not None and not gone else self._known(entry)
         except EnvbuilderError as error:
-            return [
-                *problems,
-                self._problem(error.code, entry, error.message, where=error.where, hint=error.hint or edit_hint(entry)),
-            ]
+            hint = error.hint or edit_hint(entry)
+            problems.append(self._problem(error.code, entry, error.message, where=error.where, hint=hint))
+            member = None
+        problems.extend(self._check_core(entry, member, refs or {}))
         if member is not None:
-            problems.extend(self._check_declared(entry, member, refs or {}))
+            problems.extend(self._check_declared(entry, member))
             problems.extend(self._check_signature(entry, member.pin, refs) if member.pin else ())
         return problems
 
@@ -241,7 +266,7 @@ class _Checker:
             return f"${{EDITOR:-vi}} pyproject.toml  # set tool.envbuilder.{setting}"
         return f"${{EDITOR:-vi}} {shlex.quote(self._workspace.show(path))}  # if this signer is to be trusted"
 
-    def _check_declared(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
+    def _check_declared(self, entry: Entry, member: Member) -> list[Problem]:
         problems = []
         declared = member.metadata
         if declared.name is not None and canonicalize_name(declared.name) != entry.name:
@@ -251,48 +276,32 @@ class _Checker:
             case GitSource(ref_kind="tag", ref=tag), str(version) if not compat.tag_fits(tag, version, entry.name):
                 message = f"tag {tag!r} holds a package that declares version {version}"
                 problems.append(self._problem("version-mismatch", entry, message, hint=edit_hint(entry)))
-        return [*problems, *self._check_core(entry, member, refs)]
-
-    def _check_core(self, entry: Entry, member: Member, refs: Mapping[str, Resolved]) -> list[Problem]:
-        problems = []
-        for name, version in self._core.items():
-            declared = self._wanted_core(name, entry, member.metadata)
-            if declared and not compat.accepts(declared, version):
-                message = f"the core is {name} {version}; the package at {entry.source} accepts {declared}"
-                hint = self._newest_fitting(entry, refs) or edit_hint(entry)
-                problems.append(self._problem("core-incompatible", entry, message, hint=hint))
-            if entry.core and not compat.accepts(entry.core, version):
-                message = f"the core is {name} {version}; the entry accepts {entry.core}"
-                where = entry.at("core")
-                problems.append(
-                    self._problem("core-incompatible", entry, message, where=where, hint=edit_hint(entry, "core"))
-                )
         return problems
 
-    def _wanted_core(self, name: str, entry: Entry, declared: Metadata) -> str | None:
-        python = python_specifier(entry.python or self._profile.python)
-        return compat.requirement_on(name, declared.dependencies or (), extras=entry.extras, python=python)
+    def _check_core(self, entry: Entry, member: Member | None, refs: Mapping[str, Resolved]) -> Iterator[Problem]:
+        """Judge by the core what is no core package itself; without a member it is only listed."""
+        if entry.name in self._core or not self._core:
+            return
+        declared = self._judged(entry, member)
+        row = self.judge.row(entry, declared, refs)
+        if not self._all_tags:
+            self.rows.append(row)
+        else:
+            tags = self.judge.tag_rows(entry, refs)
+            self.rows.extend(tags if any(tag.locked for tag in tags) else [row, *tags])
+        if member is not None:
+            yield from self.judge.problems(row, entry, declared)
 
-    def _newest_fitting(self, entry: Entry, refs: Mapping[str, Resolved]) -> str | None:
-        """The edit that takes the newest tag whose package accepts the current core; a pre-release where no other does."""
-        if not isinstance(entry.source, GitSource) or entry.source.ref_kind != "tag":
+    def _judged(self, entry: Entry, member: Member | None) -> Metadata | None:
+        """What a package declares; of a release, what it declared when it was locked."""
+        if member is None:
             return None
-        repository = self._sources.repository(entry.source.url)
-        tags = [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
-        versions = {tag: version for tag in tags if (version := compat.tag_version(tag, entry.name))}
-        file = f"{entry.source.subdirectory}/pyproject.toml".lstrip("/")
-        newest = sorted(versions, key=lambda tag: (not versions[tag].is_prerelease, versions[tag]), reverse=True)
-        for tag in newest:
-            try:
-                found = repository.fetch("tag", tag)
-                declared = metadata.static(repository.read(found.commit, file) if found else None, tag)
-            except EnvbuilderError:
-                continue
-            specifiers = {name: self._wanted_core(name, entry, declared) for name in self._core}
-            if all(compat.accepts(text, self._core[name]) for name, text in specifiers.items() if text):
-                edit = f"sed -i {_replacement(entry.source.ref, tag)} {shlex.quote(_file(entry.at('source')))}"
-                return f"{edit} && envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
-        return None
+        if not isinstance(entry.source, PypiSource):
+            return member.metadata
+        release = self._pins.releases.get(entry.name)
+        if release is None or release.requires is None or not compat.accepts(entry.source.specifier, release.version):
+            return None
+        return Metadata(entry.name, release.version, release.requires_python, release.requires)
 
     def check_lock(self, plugin: Entry, registry: Registry) -> list[Problem]:
         """What a plugin's lock, stale or not, holds against what was pinned."""
@@ -335,15 +344,16 @@ class _Checker:
         request = python_specifier(plugin.python or self._profile.python)
         wants = {"the entry" if plugin.python else f"profile {self._profile.name}": request}
         members = draft.members if isinstance(draft, Draft) else self._readable(plugin)
-        wants |= {f"{m.entry.name}": m.metadata.requires_python for m in members if m.metadata.requires_python}
-        said = "; ".join(f"{who} wants {specifier}" for who, specifier in wants.items())
+        declared = {m.entry.name: self._judged(m.entry, m) for m in members}
+        wants |= {name: said.requires_python for name, said in declared.items() if said and said.requires_python}
+        shown = "; ".join(f"{who} wants {specifier}" for who, specifier in wants.items())
         if not compat.python_possible(wants.values()):
-            message = f"no Python satisfies all: {said}"
+            message = f"no Python satisfies all: {shown}"
             return [self._problem("python-incompatible", plugin, message, hint=edit_hint(plugin, "python"))]
         try:
             interpreters.find(self._workspace.shared, ",".join(wants.values()), offline=True)
         except ToolError as error:
-            return [self._problem("python-incompatible", plugin, f"{error.message}; {said}", hint=error.hint)]
+            return [self._problem("python-incompatible", plugin, f"{error.message}; {shown}", hint=error.hint)]
         return []
 
     def _readable(self, plugin: Entry) -> tuple[Member, ...]:
@@ -362,13 +372,3 @@ class _Checker:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)
-
-
-def _file(place: str) -> str:
-    return place.partition(":")[0]
-
-
-def _replacement(old: str, new: str) -> str:
-    """An argument of sed's that puts one tag for another, in words that neither sed nor a shell misreads."""
-    pattern = re.sub(r"([][\\.*^$/])", r"\\\1", old)
-    return shlex.quote(f"/tag/s/{pattern}/{re.sub(r'([&/])', lambda found: chr(92) + found[1], new)}/")

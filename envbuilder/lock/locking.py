@@ -21,6 +21,7 @@ from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError, Interrupted, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
+from envbuilder.lock import releases
 from envbuilder.lock.backends import Backends, Wanted, others_built
 from envbuilder.lock.project import (
     LockedPackage,
@@ -48,6 +49,7 @@ from envbuilder.models import (
     Pins,
     PluginOutcome,
     Profile,
+    PypiSource,
     Registry,
     Workspace,
 )
@@ -202,10 +204,14 @@ class Locker:
 
     def _first_draft(self, plugin: Entry) -> Draft:
         draft = self.draft(plugin)
+        if any(isinstance(item.entry.source, PypiSource) for item in draft.members):
+            # What a release asks for is not known yet. Most ask for the core, which their index need not have.
+            draft = self.draft(plugin, extra=[entry for entry in self._registry.entries if entry.name in self._core])
         if draft.backends and not self._request.upgrade:
             return draft
         # What its members declare is known before uv is asked, which spares asking twice.
-        return self.draft(plugin, backends=self._find_backends(draft.members))
+        extra = [item.entry for item in draft.members[1:]]
+        return self.draft(plugin, extra=extra, backends=self._find_backends(draft.members))
 
     def _wants_newer(self, plugin: Entry) -> bool:
         if self._request.upgrade or not self._request.packages:
@@ -227,11 +233,11 @@ class Locker:
             for _ in range(len(self._registry.entries) + len(accelerators.PACKAGES) + 2):
                 self._run_uv(draft, staging, interpreter.path)
                 packages = read_lock(staging)
-                extra = [*self._missed_siblings(draft, packages), *(item.entry for item in draft.members[1:])]
+                names = {package.name for package in packages}
+                found = [entry for entry in self._registry.entries if entry.name in names - {plugin.name}]
                 backends = self._find_backends(draft.members, packages)
                 # Which of torch's packages there are shows in a lock, where no metadata at hand names them.
-                torch = draft.torch | accelerators.PACKAGES & {package.name for package in packages}
-                again = self.draft(plugin, extra, backends, torch)
+                again = self.draft(plugin, found, backends, draft.torch | accelerators.PACKAGES & names)
                 if again.text == draft.text:
                     break
                 draft = again
@@ -318,10 +324,29 @@ class Locker:
         except (OSError, EnvbuilderError, ValueError):
             return False
 
-    def _missed_siblings(self, draft: Draft, packages: Sequence[LockedPackage]) -> list[Entry]:
-        known = {item.entry.name for item in draft.members}
-        found = {package.name for package in packages} - known
-        return [entry for entry in self._registry.entries if entry.name in found]
+    def with_pins(self, pins: Pins, draft: Draft) -> Pins:
+        """The pins with those of a plugin that was locked, and with what was found out about its releases."""
+        folder = self.folder(draft.plugin.name)
+        record = LockRecord(draft.inputs, digest((folder / "uv.lock").read_bytes()), draft.backends)
+        # What a release asks for matters to the core alone.
+        names = releases.candidates(draft.members, pins.releases) if self._core else set()
+        found = {
+            package.name: releases.read(package, folder, self._workspace, self._profile, offline=self._request.offline)
+            for package in (read_lock(folder) if names else ())
+            if package.name in names and not self._known(package, pins)
+        }
+        return replace(
+            pins,
+            entries={**pins.entries, **draft.pins},
+            locks={**pins.locks, draft.plugin.name: record},
+            edited=pins.edited - draft.pins.keys(),
+            releases={**pins.releases, **found},
+        )
+
+    @staticmethod
+    def _known(package: LockedPackage, pins: Pins) -> bool:
+        release = pins.releases.get(package.name)
+        return release is not None and release.version == package.version
 
     def _prove(self, draft: Draft, packages: Sequence[LockedPackage]) -> None:
         names = {package.name for package in packages}
@@ -447,23 +472,16 @@ def lock_plugins(
         _sweep(workspace, profile)
         locker = Locker(workspace, profile, registry, pins, request)
         locker.sources.expect(registry.entries)
-        entries, locks, edited = dict(pins.entries), dict(pins.locks), set(pins.edited)
         outcomes = []
         with ThreadPoolExecutor(max(1, request.jobs), thread_name_prefix="lock") as pool:
             for outcome, draft in pool.map(locker.lock, plugins):
                 outcomes.append(outcome)
                 report(outcome)
-                if draft is None:
-                    continue
-                entries.update(draft.pins)
-                edited -= draft.pins.keys()
-                text = (locker.folder(draft.plugin.name) / "uv.lock").read_bytes()
-                locks[draft.plugin.name] = LockRecord(draft.inputs, digest(text), draft.backends)
-                # At once: whoever is killed later keeps what is locked by now.
-                pins_file.write(
-                    pins_path(workspace, profile), _still_known(Pins(entries, locks, frozenset(edited)), registry)
-                )
-        pins_file.write(pins_path(workspace, profile), _still_known(Pins(entries, locks, frozenset(edited)), registry))
+                if draft is not None:
+                    pins = locker.with_pins(pins, draft)
+                    # At once: whoever is killed later keeps what is locked by now.
+                    pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
+        pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
     return outcomes
 
 
@@ -479,14 +497,12 @@ def _sweep(workspace: Workspace, profile: Profile) -> None:
 
 def _still_known(pins: Pins, registry: Registry) -> Pins:
     entries = {entry.name: entry for entry in registry.entries}
-    return Pins(
-        {
-            name: pin
-            for name, pin in pins.entries.items()
-            if name in entries and isinstance(entries[name].source, GitSource)
-        },
-        {name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
-        pins.edited,
+    kinds = {name: type(entry.source) for name, entry in entries.items()}
+    return replace(
+        pins,
+        entries={name: pin for name, pin in pins.entries.items() if kinds.get(name) is GitSource},
+        locks={name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
+        releases={name: release for name, release in pins.releases.items() if kinds.get(name) is PypiSource},
     )
 
 

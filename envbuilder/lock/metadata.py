@@ -153,9 +153,26 @@ def of_wheel(folder: Path, where: str) -> Metadata:
         wheel = next(folder.glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             name = next(item for item in archive.namelist() if item.endswith(".dist-info/METADATA"))
-            message = email.parser.Parser().parsestr(archive.read(name).decode("utf-8", "replace"))
+            data = archive.read(name)
     except (StopIteration, OSError, zipfile.BadZipFile) as error:
         raise MetadataError(f"its build left no wheel that can be read: {error!r}", where=where) from error
+    return _of_message(data)
+
+
+def of_installed(folder: Path, where: str) -> Metadata:
+    """The metadata of the one distribution that is installed in a folder.
+
+    Raises:
+        MetadataError: there is none.
+    """
+    try:
+        return _of_message(next(folder.glob("*.dist-info/METADATA")).read_bytes())
+    except (StopIteration, OSError) as error:
+        raise MetadataError(f"it has no metadata that can be read: {error!r}", where=where) from error
+
+
+def _of_message(data: bytes) -> Metadata:
+    message = email.parser.Parser().parsestr(data.decode("utf-8", "replace"))
     requires = tuple(str(value) for value in message.get_all("Requires-Dist") or ())
     return Metadata(message["Name"], message["Version"], _lenient(message["Requires-Python"]), requires)
 

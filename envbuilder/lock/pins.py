@@ -11,7 +11,7 @@ import tomlkit
 
 from envbuilder.documents import read_toml
 from envbuilder.errors import ConfigError, Problem
-from envbuilder.models import LockRecord, Pin, Pins
+from envbuilder.models import LockRecord, Pin, Pins, Release
 from envbuilder.store.files import write_atomically
 
 _VERSION = 1
@@ -34,12 +34,17 @@ def read(path: Path, shown: str) -> Pins:
             name: LockRecord(_text(table["inputs"]), _text(table["lock"]), _texts(table.get("backends", [])))
             for name, table in tree.get("locks", {}).items()
         }
+        releases = {
+            name: _release(table)
+            for name, table in tree.get("releases", {}).items()
+            if table.get("digest") == _digest(table)
+        }
         edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"not a pins file that this envbuilder wrote: {error!r}"
         hint = f"git checkout -- {shown}  # or remove it and run: envbuilder lock"
         raise ConfigError([Problem("config-invalid", message, where=shown, hint=hint)]) from error
-    return Pins(entries, locks, frozenset(edited))
+    return Pins(entries, locks, frozenset(edited), releases)
 
 
 def _ours(version: object) -> None:
@@ -71,6 +76,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _release(table: Mapping[str, object]) -> Release:
+    return Release(
+        version=_text(table["version"]),
+        requires_python=_text(table["requires-python"]) if "requires-python" in table else None,
+        requires=_texts(table["requires"]) if "requires" in table else None,
+    )
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} where text belongs")
@@ -87,6 +100,9 @@ def write(path: Path, pins: Pins) -> None:
     document["entries"] = {
         name: _sealed(_table(pins.entries[name]), edited=name in pins.edited) for name in sorted(pins.entries)
     }
+    if pins.releases:
+        tables = {name: _release_table(pins.releases[name]) for name in sorted(pins.releases)}
+        document["releases"] = {name: _sealed(table, edited=False) for name, table in tables.items()}
     document["locks"] = {name: _lock_table(record) for name, record in sorted(pins.locks.items())}
     write_atomically(path, tomlkit.dumps(document))
 
@@ -101,6 +117,15 @@ def _table(pin: Pin) -> dict[str, object]:
         table["requires-python"] = pin.requires_python
     table["requires"] = _lines(pin.requires)
     table["signature"] = pin.signature
+    return table
+
+
+def _release_table(release: Release) -> dict[str, object]:
+    table: dict[str, object] = {"version": release.version}
+    if release.requires_python:
+        table["requires-python"] = release.requires_python
+    if release.requires is not None:
+        table["requires"] = _lines(release.requires)
     return table
 
 

@@ -150,7 +150,7 @@ class Sources:
         found = self._found(entry, source, repository)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
-        declared = self._declared(repository, found.commit, source)
+        declared = self.declared(found.commit, source)
         return Pin(
             url=source.url,
             ref_kind=source.ref_kind,
@@ -232,7 +232,13 @@ class Sources:
         pins = (pin for name, pin in self._pins.entries.items() if name not in self._pins.edited)
         return None if self._repin else next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
 
-    def _declared(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
+    def declared(self, commit: str, source: GitSource) -> Metadata:
+        """What the package at a commit declares, by a build where only that tells.
+
+        Raises:
+            MetadataError: it cannot be read, or does not build.
+        """
+        repository = self.repository(source.url)
         declared = self.static(repository, commit, source)
         if declared.name is None or declared.version is None or declared.dependencies is None:
             declared = self._built_from_git(repository, commit, source)

@@ -92,7 +92,7 @@ def test_check_is_content_with_what_was_locked(workshop: Workshop) -> None:
         "schema": "envbuilder/check/1",
         "ok": True,
         "profile": "prod",
-        "result": {"entries": 2, "locks": 1, "remotes": 2},
+        "result": {"entries": 2, "locks": 1, "remotes": 2, "core": [], "matrix": []},
         "problems": [],
     }
     assert ran.err == ""
