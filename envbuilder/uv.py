@@ -20,6 +20,9 @@ from envbuilder.models import Interpreter, Profile
 # A lock or a cold sync of a torch environment moves gigabytes over slow lines.
 _TIMEOUT_S = 3 * 3600.0
 
+# Where uv looks when nobody names an index.
+DEFAULT_INDEX = "https://pypi.org/simple"
+
 # What a person sets for other projects and what would change what is locked or installed here: the profile decides that.
 _CHOICES = frozenset(
     {

@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -90,17 +91,25 @@ class Index:
         folder: the wheels and sdists.
         login: name and password that every request must bring; none where not given.
         uploaded: when each file was uploaded (PEP 700), by its name; told of none where not given.
+        latency_s: how long every answer takes at least.
 
     Each folder in it is an index of its own, below `torch_url`.
 
     Attributes:
-        asked: how often each file was asked for: ``whole``, ``part`` (a range), ``head`` or ``metadata``, and its name.
+        asked: how often each file was asked for: ``whole``, ``part`` (a range), ``head`` or ``metadata``, and its name;
+            ``page`` and a project's name for its listing.
         sent: bytes of wheels sent.
     """
 
     def __init__(
-        self, folder: Path, *, login: tuple[str, str] | None = None, uploaded: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        login: tuple[str, str] | None = None,
+        uploaded: Mapping[str, str] | None = None,
+        latency_s: float = 0.0,
     ) -> None:
+        self.latency_s = latency_s
         self.folder = folder
         self.uploaded = uploaded or {}
         self.authorization = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}" if login else None
@@ -160,6 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        time.sleep(self.index.latency_s)
         if self.index.authorization and self.headers.get("Authorization") != self.index.authorization:
             self.index.note("refused", self.path.rpartition("/")[2])
             self._answer(b"", status=401, headers={"WWW-Authenticate": 'Basic realm="index"'})
@@ -181,6 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"", status=405)
 
     def _page(self, project: str, backend: str = "") -> None:
+        self.index.note("page", project)
         files = [self._facts(file) for file in self.index.files(project, backend)]
         page = {"meta": {"api-version": "1.1"}, "name": project, "files": files}
         self._answer(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -37,6 +38,7 @@ from envbuilder.lock.project import (
     missing_at_build,
     render,
     render_scratch,
+    reusing_answers,
     torch_backends,
     while_resolving,
 )
@@ -59,6 +61,8 @@ from envbuilder.store.files import keep_from_git, locked, unwritable, write_atom
 # Measured: four resolutions at once are the most that two cores and one index gain from.
 _JOBS = 4
 _STAGING = ".lock-in-progress"
+# What is yanked or deleted meanwhile shows that much later.
+_ANSWERS_HOLD_S = 3600
 
 
 @dataclass(frozen=True)
@@ -264,12 +268,20 @@ class Locker:
         with tempfile.TemporaryDirectory(prefix="envbuilder-scratch-") as folder:
             scratch = Path(folder)
             text = render_scratch(requirements, constraints, python, self._profile)
-            write_atomically(scratch / "pyproject.toml", text)
+            write_atomically(scratch / "pyproject.toml", reusing_answers(text, self._answers_hold_s))
             done = uv.lock(scratch, interpreter.path, {}, offline=self._request.offline)
             if not done.ok:
                 problem = uv.explain(done, "", "lock-failed", hint=f"envbuilder lock --profile {self._profile.name}")
                 raise EnvbuilderError(problem.message, code=problem.code, hint=problem.hint)
             return read_lock(scratch)
+
+    @property
+    def _answers_hold_s(self) -> int:
+        """For how long an index's answer stays true, in seconds: where nothing newer counts, since that moment."""
+        if self._profile.exclude_newer is None:
+            return 0
+        moment = datetime.fromisoformat(self._profile.exclude_newer[:19]).replace(tzinfo=timezone.utc)
+        return max(0, min(_ANSWERS_HOLD_S, int(time.time() - moment.timestamp())))
 
     def _python(self, plugin: Entry) -> str:
         return python_specifier(plugin.python or self._profile.python)
@@ -292,7 +304,8 @@ class Locker:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
-        write_atomically(staging / "pyproject.toml", while_resolving(draft.text, draft.members))
+        text = reusing_answers(while_resolving(draft.text, draft.members), self._answers_hold_s)
+        write_atomically(staging / "pyproject.toml", text)
         old = self.folder(draft.plugin.name) / "uv.lock"
         if not (staging / "uv.lock").exists() and self._trusted(draft, old):
             shutil.copyfile(old, staging / "uv.lock")

@@ -19,7 +19,7 @@ from envbuilder import accelerators
 from envbuilder.compat import accepts, requested, requirement_on
 from envbuilder.config import python_specifier
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
-from envbuilder.uv import index_tables
+from envbuilder.uv import DEFAULT_INDEX, index_tables
 
 # Changes when a lock of an earlier envbuilder has to be written anew.
 _FORMAT = 1
@@ -236,6 +236,20 @@ def _inline(table: Mapping[str, object]) -> tomlkit.items.InlineTable:
     inline = tomlkit.inline_table()
     inline.update(dict(table))
     return inline
+
+
+def reusing_answers(text: str, hold_s: int) -> str:
+    """A generated project's text that lets uv reuse an index's answers for some seconds; none where 0.
+
+    Only while resolving: the setting changes nothing of what a lock holds, and would age in a committed file.
+    """
+    if not hold_s:
+        return text
+    table = "[[tool.uv.index]]\n"
+    setting = f'cache-control = {{ api = "max-age={hold_s}" }}\n'
+    if "default = true" not in text:
+        text += f'\n{table}url = "{DEFAULT_INDEX}"\ndefault = true\n'
+    return text.replace(table, table + setting)
 
 
 def _lines(values: object) -> tomlkit.items.Array:

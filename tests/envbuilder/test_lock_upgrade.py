@@ -110,3 +110,21 @@ def test_nothing_to_do_starts_no_uv(shop: Workshop, tmp_path: Path) -> None:
     for command in (["lock"], ["lock", "--check"]):
         assert shop.run(*command, env=env).status == 0
         assert not log.exists()
+
+
+@pytest.mark.parametrize(("moment", "asked"), [('exclude-newer = "2026-06-01T00:00:00Z"', 1), ("", 2)])
+def test_an_index_is_asked_again_only_for_what_may_be_new(
+    workshop: Workshop, tmp_path: Path, moment: str, asked: int
+) -> None:
+    """Where nothing newer than a moment counts, its answers are reused; the lock holds nothing of that."""
+    wheel = make_wheel(tmp_path / "wheels", "thing", "1.0")
+    with Index(tmp_path / "wheels", uploaded={wheel.name: "2026-01-01T00:00:00Z"}) as index:
+        settings = f'python = "{PYTHON}"\nindex-url = "{index.url}"\n{moment}\n'
+        workshop.write("profiles/prod/profile.toml", settings)
+        env = {"UV_CACHE_DIR": str(tmp_path / "cache")}
+        for name in ("alpha", "beta"):
+            workshop.plugin(name, dependencies=("thing",))
+            assert workshop.within("lock", "-q", env=env).status == 0
+        assert index.asked["page", "thing"] == asked
+        text = "".join(path.read_text() for path in (workshop.work / "profiles" / "prod").glob("alpha/*"))
+        assert "cache-control" not in text
