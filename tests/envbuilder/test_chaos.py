@@ -27,8 +27,9 @@ def script() -> ModuleType:
 
 def campaign(folder: Path, rounds: int, seed: int) -> None:
     """Run rounds of which none may leave anything broken."""
-    with Index(folder / "wheels") as index:
-        counts = script().Campaign(folder / "site", index, packages=30, seed=seed).run(rounds, print)
+    chaos = script()
+    with Index(folder / "wheels") as index, chaos.small_disk(folder / "disk", "tmpfs") as disk:
+        counts = chaos.Campaign(folder / "site", index, packages=30, seed=seed, disk=disk).run(rounds, print)
     assert sum(count for name, count in counts.items() if name.startswith("rounds: ")) == rounds
     assert {name: counts[name] for name in BROKEN} == dict.fromkeys(BROKEN, 0)
 
