@@ -23,6 +23,10 @@ from envbuilder.errors import EnvbuilderError, ToolError
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 600.0
 
+# What is fetched stays in the pack it came in, which is there whole or not at all. Unpacked object by object, as git
+# does with small packs, a commit may come before a full disk or a kill does, and its files never.
+_PACKED = ("fetch.unpackLimit", "1")
+
 
 class RemoteError(EnvbuilderError):
     """A remote that cannot be reached or does not answer as a git repository."""
@@ -261,7 +265,8 @@ class Repository:
     @staticmethod
     def _git(*arguments: str, env: Mapping[str, str] | None = None) -> process.Completed:
         # Never a prompt, never a helper program from an address, never large files that nobody asked for.
-        settings = ("-c", "protocol.ext.allow=never", "-c", "gc.auto=0", "-c", "advice.detachedHead=false")
+        said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", "=".join(_PACKED))
+        settings = [word for each in said for word in ("-c", each)]
         own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
         whole = process.clean_environment(own)
         return process.run(["git", *settings, *arguments], env=whole, timeout_s=_TIMEOUT_S)
@@ -326,7 +331,7 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
     clones = list(repositories)
     places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
     places |= {clone.url: clone.path.as_uri() for clone in clones}
-    pairs = [(f"url.{target}.insteadOf", prefix) for prefix, target in places.items()]
+    pairs = [_PACKED, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
     settings = {"GIT_CONFIG_COUNT": str(first + len(pairs)), "UV_NO_GITHUB_FAST_PATH": "1", "GIT_TERMINAL_PROMPT": "0"}

@@ -47,6 +47,11 @@ _CHOICES = frozenset(
 # uv reads what these name also where it stays offline: a fifth of a small sync.
 _CERTIFICATES = frozenset({"SSL_CERT_DIR", "SSL_CERT_FILE"})
 
+# Where a uv to come says it otherwise, what is damaged so is not mended, but told.
+_TORN = re.compile(
+    r"Failed to install: \S+ \(([A-Za-z0-9][A-Za-z0-9._-]*)==[^)]*\) cause: .*/archive-v\d+/.*\(os error 2\)"
+)
+
 # Asked of every interpreter; the answer is part of an environment's key.
 _IDENTITY = """
 import json, platform, sys, sysconfig
@@ -200,10 +205,38 @@ def identify(path: Path) -> Interpreter:
     return Interpreter(path, implementation, version, abi, platform)
 
 
+def cache_folder() -> Path:
+    """Where uv's cache is, absolute: UV_CACHE_DIR, or what uv itself says of this person and machine.
+
+    Raises:
+        ToolError: uv knows of none.
+    """
+    chosen = os.environ.get("UV_CACHE_DIR")
+    return Path(chosen).absolute() if chosen else _usual_cache(os.environ.get("HOME"), os.environ.get("XDG_CACHE_HOME"))
+
+
+@cache
+def _usual_cache(*_steering: str | None) -> Path:
+    # At the root: a workspace's own uv settings do not hold for the projects that uv is run on.
+    done = process.run([find_uv(), "cache", "dir"], cwd=Path("/"), timeout_s=60)
+    if not done.ok:
+        raise ToolError(f"uv has no cache folder: {done.stderr.strip()}", hint="export UV_CACHE_DIR=/var/tmp/uv-cache")
+    return Path(done.stdout.strip())
+
+
 def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path, offline: bool = False) -> process.Completed:
     left_out = _CHOICES | _CERTIFICATES if offline else _CHOICES
     base = {name: value for name, value in os.environ.items() if name not in left_out}
-    own = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_ENV_FILE": "1", **env}
+    cache_dir = str(cache_folder())
+    # In a folder that uv, killed, left without its repository, git must not take one around the cache for it.
+    ceilings = [cache_dir, *filter(None, [base.get("GIT_CEILING_DIRECTORIES")])]
+    own = {
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_ENV_FILE": "1",
+        "UV_CACHE_DIR": cache_dir,
+        "GIT_CEILING_DIRECTORIES": os.pathsep.join(ceilings),
+        **env,
+    }
     argv = [find_uv(), "--color", "never", *arguments]
     return process.run(argv, cwd=cwd, env=process.clean_environment(own, base=base), timeout_s=_TIMEOUT_S)
 
@@ -230,6 +263,12 @@ def _without_frames(lines: list[str]) -> Iterator[str]:
         elif depth is None or indent <= depth:
             depth = None
             yield line
+
+
+def torn_in_cache(done: process.Completed) -> str | None:
+    """The package that uv could not install because files of it are gone from the cache, where it names one."""
+    found = _TORN.search(" ".join(done.stderr.split()))  # uv breaks long lines.
+    return found[1] if found and not done.ok else None
 
 
 def backend_words(done: process.Completed) -> str:

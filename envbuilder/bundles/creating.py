@@ -172,9 +172,6 @@ def _run_build(order: Order, home: Path, env: Mapping[str, str], options: Sequen
         BuildError: a plugin cannot be built.
     """
     own = {"ENVBUILDER_HOME": str(home), "UV_CACHE_DIR": str(home / "cache"), **env}
-    # The cache stands inside the workspace: where uv runs git in a folder that is no repository yet, git must not take
-    # the workspace's own for it.
-    own["GIT_CEILING_DIRECTORIES"] = str(home.resolve())
     base = {name: value for name, value in os.environ.items() if name != "UV_NO_CACHE"}
     # One at a time: from an empty cache, neighbours that share a repository would be in each other's way.
     words = ["build", "--jobs", "1", "--profile", order.profile.name, "--format", "json", *options]

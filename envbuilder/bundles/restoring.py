@@ -16,7 +16,6 @@ from envbuilder.errors import EnvbuilderError, Problem, SeveralProblems
 from envbuilder.lock.locking import lock_folder
 from envbuilder.models import Profile, Registry, Workspace
 from envbuilder.store.files import durable, exchange, locked, unwritable
-from envbuilder.store.syncing import uv_cache
 
 _STAGING = ".envbuilder-restore"
 
@@ -57,7 +56,7 @@ def restore(file: Path, workspace: Workspace, profile: Profile, registry: Regist
     _refuse_foreign(file, manifest, workspace, profile)
     _refuse_other_locks(file, manifest, workspace, profile)
     _refuse_other_pythons(file, manifest, profile, registry)
-    written, fetched = unpack(file, manifest, uv_cache(), workspace.shared / "git")
+    written, fetched = unpack(file, manifest, uv.cache_folder(), workspace.shared / "git")
     return Restored(manifest, written, fetched)
 
 

@@ -84,8 +84,9 @@ def _interpreters(here: Open) -> Iterator[Finding]:
 
 
 def _disks(here: Open) -> Iterator[Finding]:
+    from envbuilder import uv
     from envbuilder.store.collecting import human
-    from envbuilder.store.syncing import LINK_NOTES, try_links, uv_cache
+    from envbuilder.store.syncing import LINK_NOTES, try_links
 
     shared = here.workspace.shared
     try:
@@ -99,7 +100,7 @@ def _disks(here: Open) -> Iterator[Finding]:
     low = free < _LOW_BYTES
     yield Finding("disk", "warn" if low else "ok", f"{human(free)} free", "envbuilder gc --keep 1" if low else None)
     if writable:
-        cache = uv_cache()
+        cache = uv.cache_folder()
         mode = try_links(cache, shared)
         remedy = f"export ENVBUILDER_HOME={cache.parent / 'envbuilder'}" if mode == "copy" else None
         yield Finding("links", "warn" if mode == "copy" else "ok", LINK_NOTES[mode], remedy)

@@ -7,11 +7,12 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from envbuilder import process, uv
+from envbuilder import uv
 from envbuilder.errors import EnvbuilderError
 from envbuilder.models import Interpreter
 from envbuilder.store.files import locked, unwritable, write_atomically
@@ -27,6 +28,16 @@ _BYTECODE = (
     "import os, sys; _place = os.path.realpath(sys.prefix); sys.pycache_prefix = sys.pycache_prefix or "
     "os.path.join(os.path.dirname(os.path.dirname(_place)), 'pycache', os.path.basename(_place)); del _place\n"
 )
+
+
+class TornError(EnvbuilderError):
+    """A package that uv's cache holds only parts of."""
+
+    code = "sync-failed"
+
+    def __init__(self, package: str, message: str, *, hint: str):
+        super().__init__(message, hint=hint)
+        self.package = package
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,21 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
         if waited:
             with contextlib.suppress(EnvbuilderError):
                 return _attempt(recipe, offline=True)
-        return _attempt(recipe, offline=False)
+        return _online(recipe, shared)
+
+
+def _online(recipe: Recipe, shared: Path) -> set[str]:
+    """Install with the network at hand; what uv's cache holds only parts of is fetched anew."""
+    forgotten: set[str] = set()
+    while True:
+        start = time.time_ns()
+        try:
+            return _attempt(recipe, offline=False)
+        except TornError as error:
+            if error.package in forgotten:
+                raise
+            forgotten.add(error.package)
+            _forget(replace(recipe, suspects={error.package}, since_ns=start), shared)
 
 
 def _forget(recipe: Recipe, shared: Path) -> None:
@@ -126,9 +151,11 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
         )
         if made.ok:
             return before
-    problem = uv.explain(
-        made, plugin, "sync-failed", hint=f"envbuilder build --profile {recipe.project.parent.name} {plugin}"
-    )
+    again = f"envbuilder build --profile {recipe.project.parent.name} {plugin}"
+    if package := uv.torn_in_cache(made):
+        message = uv.explain(made, plugin, "", hint="").message
+        raise TornError(package, message, hint=f"uv cache clean {package} && {again}")
+    problem = uv.explain(made, plugin, "sync-failed", hint=again)
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
 
 
@@ -173,15 +200,9 @@ def link_mode(shared: Path) -> tuple[str, bool]:
         known, _, cache = memo.read_text(encoding="utf-8").rstrip("\n").partition(" ")
         if known in LINK_NOTES and cache == about:
             return known, False
-    found = try_links(uv_cache(), shared)
+    found = try_links(uv.cache_folder(), shared)
     write_atomically(memo, f"{found} {about}\n")
     return found, True
-
-
-def uv_cache() -> Path:
-    """Uv's cache folder."""
-    done = process.run([uv.find_uv(), "cache", "dir"], timeout_s=60)
-    return Path(done.stdout.strip())
 
 
 def try_links(cache: Path, shared: Path) -> str:

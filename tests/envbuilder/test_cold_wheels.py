@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,37 @@ def test_eight_builders_build_each_key_once(workshop: Workshop) -> None:
 def test_eight_builders_build_each_key_once_at_length(workshop: Workshop) -> None:
     """The same, twenty times."""
     rounds(workshop, 20)
+
+
+@pytest.mark.parametrize("place", ["{work}/cache", "cache"])
+def test_cache_inside_a_git_work_tree(workshop: Workshop, place: str) -> None:
+    """Where uv's cache lies in somebody's repository, uv's git leaves that repository alone, also after a killed uv.
+
+    Relative, the folder is meant from where the command was given, not from where uv runs.
+    """
+    workshop.git("init", "--quiet", str(workshop.work))
+    workshop.plugin("alpha")
+    inside = {"UV_CACHE_DIR": place.format(work=workshop.work)}
+    assert workshop.within("lock", env=inside).status == 0
+    folder = workshop.work / place.format(work=workshop.work)
+    (clone,) = folder.glob("git-v*/db/*")
+    shutil.rmtree(clone)
+    clone.mkdir()  # As uv leaves it between mkdir and git init.
+    for bucket in (*folder.glob("git-v*/checkouts"), *folder.glob("sdists-v*")):
+        shutil.rmtree(bucket)
+    ran = workshop.within("build", env=inside)
+    assert ran.status == 0, ran.err
+    assert workshop.git("-C", str(workshop.work), "for-each-ref") == ""
+
+
+def test_commits_arrive_whole_or_not_at_all(workshop: Workshop) -> None:
+    """What git fetches stays in packs: object by object, a full disk leaves a commit without its files, for ever."""
+    workshop.plugin("alpha")
+    env = cache(workshop)
+    for command in ("lock", "build"):
+        assert workshop.within(command, env=env).status == 0
+    clones = [*Path(env["UV_CACHE_DIR"]).glob("git-v*/db/*/.git"), *workshop.work.glob(".envbuilder/git/*.git")]
+    assert len(clones) == 2
+    for clone in clones:
+        assert list(clone.glob("objects/pack/*.idx"))
+        assert not list(clone.glob("objects/[0-9a-f][0-9a-f]/*"))

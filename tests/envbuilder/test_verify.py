@@ -506,6 +506,27 @@ def test_new_environment_is_not_built_from_a_damaged_cache(tmp_path: Path) -> No
         assert site.run("verify", "--full").status == 0
 
 
+def test_new_environment_is_not_built_from_a_cache_that_lacks_files(tmp_path: Path) -> None:
+    """What is gone from the unpacked wheels in uv's cache, from one file to all of one, is missed and fetched anew.
+
+    uv installs what is left, and is content.
+    """
+    with prepared(tmp_path / ("long-" * 30)) as site:  # uv breaks the lines of long messages.
+        for lost in ("tool/data.py", "tool-1.0.dist-info/RECORD", "tool-1.0.dist-info/METADATA", "tool", "."):
+            (held,) = Path(site.env["UV_CACHE_DIR"]).glob("archive-v*/*/tool-1.0.dist-info")
+            gone = held.parent / lost
+            if gone.is_file():
+                gone.unlink()
+            else:
+                shutil.rmtree(gone)
+            fetched = site.index.whole["tool-1.0-py3-none-any.whl"]
+            shutil.rmtree(site.state)
+            assert site.states() == ["built"], lost
+            assert site.index.whole["tool-1.0-py3-none-any.whl"] == fetched + 1, lost
+            assert (site.packages / "tool" / "data.py").read_bytes() == b"VALUE = 1\n", lost
+            assert site.run("verify", "--full").status == 0, lost
+
+
 def test_damaged_cache_without_a_network_is_told(tmp_path: Path) -> None:
     """With `--offline` what is damaged in the cache cannot be mended: an error names the file and a remedy."""
     with prepared(tmp_path) as site:
