@@ -120,25 +120,46 @@ def _generations(here: Open) -> Generations:
 
 
 @click.command()
+@click.option(
+    "--pin", multiple=True, metavar="N|PLUGIN", help="Keep a generation, or the environment a plugin has now."
+)
+@click.option("--unpin", multiple=True, metavar="N|PLUGIN", help="Keep it no longer.")
 @common
-def generations(settings: Settings) -> Outcome:
-    """List the generations of the profile, the newest last."""
+def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]) -> Outcome:
+    """List the generations of the profile, the newest last, and what is pinned: `gc` leaves that alone."""
     from envbuilder.render import Outcome, Table
+    from envbuilder.store.environments import Store
+    from envbuilder.store.files import locked
 
     here = settings.open()
     known = _generations(here)
-    current = known.current()
+    if pin or unpin:
+        # The collector holds this lock alone: what is pinned is there, and stays.
+        with locked(Store(here.workspace.shared).usage_path, shared=True):
+            known.unpin(unpin)
+            known.pin(pin)
+    current, pinned = known.current(), known.pinned
     rows, plain = [], []
     for each in known.all():
         is_current = current is not None and each.number == current.number
-        mark = "current, held" if is_current and known.held else "current" if is_current else ""
-        rows.append((str(each.number), each.created, str(len(each.keys)), mark))
+        marks = {"current": is_current, "held": is_current and known.held, "pinned": each.number in pinned.generations}
+        row = ", ".join(mark for mark, holds in marks.items() if holds)
+        rows.append((str(each.number), each.created, str(len(each.keys)), row))
         plain.append(
-            {"number": each.number, "created": each.created, "current": is_current, "environments": dict(each.keys)}
+            {
+                "number": each.number,
+                "created": each.created,
+                "current": is_current,
+                "pinned": marks["pinned"],
+                "environments": dict(each.keys),
+            }
         )
     table = Table(("generation", "created", "environments", ""), tuple(rows), frozenset({"environments"}))
-    text: tuple[Table | str, ...] = (table,) if rows else ("no generations yet",)
-    return Outcome("generations", here.profile.name, result={"generations": plain}, text=text)
+    text: list[Table | str] = [table if rows else "no generations yet"]
+    if pinned.environments:
+        text.append(f"pinned environments: {', '.join(sorted(pinned.environments))}")
+    result = {"generations": plain, "pinned-environments": sorted(pinned.environments)}
+    return Outcome("generations", here.profile.name, result=result, text=tuple(text))
 
 
 @click.command()
@@ -159,7 +180,7 @@ def rollback(settings: Settings, number: int | None) -> Outcome:
 @click.option("--keep", type=click.IntRange(1), help="Forget all but the newest N generations of the profile first.")
 @common
 def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
-    """Remove environments that no generation and no run under way needs."""
+    """Remove environments that no generation, no pin and no run under way needs, in any workspace that shares them."""
     from envbuilder.render import Outcome
     from envbuilder.store import collecting
     from envbuilder.store.environments import Store
@@ -171,7 +192,7 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
     with collecting.alone(store):
         forgotten = known.forget(keep, dry_run=dry_run) if keep else []
         still = collecting.reachable(store.shared, without=[known.folder / f"{each.number}.json" for each in forgotten])
-        kept = still | live_environments(here.workspace.own)
+        kept = still.union(*(live_environments(own) for own in collecting.workspaces(store.shared)))
         garbage = (collecting.find if dry_run else collecting.collect)(store, kept)
     verb = "would remove" if dry_run else "removed"
     weight = f"{collecting.human(garbage.apparent)} apparent, {collecting.human(garbage.freed)} freed"

@@ -29,11 +29,16 @@ class Garbage:
     freed: int
 
 
+def workspaces(shared: Path) -> list[Path]:
+    """The own state folders of all workspaces that share a state folder, which may be a workspace's own too."""
+    return [shared, *shared.glob("workspaces/*")]
+
+
 def reachable(shared: Path, *, without: Collection[Path] = ()) -> set[str]:
-    """The keys that the generations of every workspace that shares this state lead to, some files left out."""
+    """The keys that generations and pins of every workspace that shares this state lead to, some files left out."""
     keys: set[str] = set()
-    for pattern in ("generations/*/*.json", "workspaces/*/generations/*/*.json"):
-        for file in set(shared.glob(pattern)) - set(without):
+    for own in workspaces(shared):
+        for file in set(own.glob("generations/*/*.json")) - set(without):
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
                 keys.update(json.loads(file.read_text(encoding="utf-8"))["environments"].values())
     return keys

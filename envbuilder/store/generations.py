@@ -4,6 +4,7 @@ On disk, in the workspace's own state folder::
 
     generations/<profile>/<N>/<plugin>       a link to the environment in the store
     generations/<profile>/<N>.json           the same as data, and when it was made
+    generations/<profile>/pinned.json        generations and environments that are to be kept, whatever is collected
     generations/<profile>/held               there after a rollback: the pointed-at generation is wanted, whatever is locked
     envs/<profile>                           a link to generations/<profile>/<N>: the pointer
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from envbuilder.errors import UsageError
+from packaging.utils import canonicalize_name
+
+from envbuilder.errors import ToolError, UsageError
 from envbuilder.store.files import locked, point, sync_folder, unwritable, write_atomically
 
 
@@ -29,6 +32,14 @@ class Generation:
     number: int
     created: str
     keys: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a person wants kept: numbers of generations, keys of environments."""
+
+    generations: frozenset[int] = frozenset()
+    environments: frozenset[str] = frozenset()
 
 
 class Generations:
@@ -108,14 +119,90 @@ class Generations:
             self._switch(chosen.number)
             return chosen
 
+    @property
+    def pinned(self) -> Pinned:
+        """What is pinned.
+
+        Raises:
+            ToolError: the file that says so cannot be read.
+        """
+        file = self.folder / "pinned.json"
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            return Pinned(frozenset(map(int, document["generations"])), frozenset(document["environments"]))
+        except FileNotFoundError:
+            return Pinned()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ToolError(f"cannot read {file}: {error}", where=str(file), hint=f"rm {file}") from error
+
+    def pin(self, names: Sequence[str]) -> None:
+        """Keep generations and environments: numbers, plugins (what they have now) or keys of environments.
+
+        Raises:
+            UsageError: there is no such generation or environment.
+            ToolError: the file system refuses.
+        """
+        with locked(self._lock):
+            generations, environments = set(self.pinned.generations), set(self.pinned.environments)
+            for name in names:
+                if name.isdigit():
+                    generations.add(self._known(int(name)).number)
+                else:
+                    environments.add(self._environment(name))
+            self._write_pinned(Pinned(frozenset(generations), frozenset(environments)))
+
+    def unpin(self, names: Sequence[str]) -> None:
+        """Keep generations and environments no longer; a plugin's name means all of its environments.
+
+        Raises:
+            UsageError: one was not pinned.
+            ToolError: the file system refuses.
+        """
+        with locked(self._lock):
+            pinned = self.pinned
+            texts = {str(number) for number in pinned.generations} | pinned.environments
+            gone: set[str] = set()
+            for name in names:
+                meant = {each for each in texts if name == each or canonicalize_name(name) == each.rpartition("-")[0]}
+                if not meant:
+                    hint = f"envbuilder generations --profile {self.profile}"
+                    raise UsageError(f"{name} is not pinned in {self.profile}", hint=hint)
+                gone |= meant
+            numbers = frozenset(number for number in pinned.generations if str(number) not in gone)
+            self._write_pinned(Pinned(numbers, pinned.environments - gone))
+
+    def _known(self, number: int) -> Generation:
+        found = self._read(number)
+        if found is None:
+            hint = f"envbuilder generations --profile {self.profile}"
+            raise UsageError(f"{self.profile} has no generation {number}", hint=hint)
+        return found
+
+    def _environment(self, name: str) -> str:
+        current = self.current()
+        key = current.keys.get(str(canonicalize_name(name))) if current else None
+        if key is None and "/" not in name and (self._store / f"{name}.json").exists():
+            key = name
+        if key is None:
+            message = f"{name} is no generation, no plugin that {self.profile} has built, and no key of an environment"
+            raise UsageError(message, hint=f"envbuilder generations --profile {self.profile}")
+        return key
+
+    def _write_pinned(self, pinned: Pinned) -> None:
+        # Keys stand as they do in a generation's file, where the collector looks for them.
+        document = {
+            "generations": sorted(pinned.generations),
+            "environments": {key: key for key in sorted(pinned.environments)},
+        }
+        write_atomically(self.folder / "pinned.json", json.dumps(document, indent=1) + "\n")
+
     def forget(self, keep: int, *, dry_run: bool = False) -> list[Generation]:
-        """Remove all but the newest `keep` generations; the current one always stays. Returns what went, or would."""
+        """Remove all but the newest `keep` generations, pinned ones and the current one. Returns what went, or would."""
         with locked(self._lock):
             current = self.current()
             known = self.all()
-            old = [
-                each for each in known[: max(0, len(known) - keep)] if current is None or each.number != current.number
-            ]
+            spared = self.pinned.generations | ({current.number} if current else set())
+            old = [each for each in known[: max(0, len(known) - keep)] if each.number not in spared]
             for each in [] if dry_run else old:
                 (self.folder / f"{each.number}.json").unlink(missing_ok=True)
                 shutil.rmtree(self.folder / str(each.number), ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ def three(workshop: Workshop) -> Workshop:
     return workshop
 
 
-def step(workshop: Workshop) -> None:
+def step(workshop: Workshop, env: Mapping[str, str] | None = None) -> None:
     """Lock and build what the registry says now."""
-    assert workshop.within("lock").status == 0
-    assert workshop.within("build").status == 0
+    assert workshop.within("lock", env=env).status == 0
+    assert workshop.within("build", env=env).status == 0
 
 
 def result(ran: Ran) -> dict[str, object]:
@@ -126,6 +127,53 @@ def test_gc_never_takes_the_current_generation(three: Workshop) -> None:
     assert three.run(*SHOW).out == "0.1.0\n"
 
 
+def test_pinned_generation_is_kept(three: Workshop) -> None:
+    """Neither `gc` nor `gc --keep` takes a pinned generation, nor what it leads to, until it is unpinned."""
+    listed = result(three.within("generations", "--pin", "1", "--format", "json"))["generations"]
+    assert isinstance(listed, list)
+    assert [each["pinned"] for each in listed] == [True, False, False]
+    assert "pinned" in three.within("generations").out
+    gone = result(three.within("gc", "--keep", "1", "--format", "json"))
+    assert (gone["generations"], gone["environments"]) == ([2], [])
+    assert result(three.within("rollback", "1", "--format", "json"))["number"] == 1
+    assert three.within("build").status == 0
+    assert three.within("generations", "--unpin", "1").status == 0
+    gone = result(three.within("gc", "--keep", "1", "--format", "json"))
+    assert (gone["generations"], len(stored(three))) == ([1, 3], 2)
+
+
+def test_pinned_environment_is_kept(three: Workshop) -> None:
+    """A plugin's environment, pinned, outlives every generation that led to it, until it is unpinned."""
+    assert three.within("rollback", "1").status == 0
+    pinned = result(three.within("generations", "--pin", "alpha", "--format", "json"))["pinned-environments"]
+    key = only(pinned)
+    assert three.within("build").status == 0
+    gone = result(three.within("gc", "--keep", "1", "--format", "json"))
+    assert (gone["generations"], gone["environments"]) == ([1, 2, 3], [])
+    assert key in three.within("generations").out
+    assert three.within("generations", "--unpin", "alpha").status == 0
+    assert three.within("generations", "--pin", key).status == 0
+    assert three.within("generations", "--unpin", key).status == 0
+    assert result(three.within("gc", "--format", "json"))["environments"] == [key]
+
+
+@pytest.mark.parametrize("option", [("--pin", "9"), ("--pin", "gamma"), ("--pin", "../x"), ("--unpin", "1")])
+def test_pin_of_what_is_not_there_is_refused(workshop: Workshop, option: tuple[str, str]) -> None:
+    """An unknown generation, plugin or key is an error; nothing is pinned."""
+    workshop.plugin("alpha")
+    ran = workshop.within("generations", *option)
+    assert (ran.status, f"{option[1]} " in ran.err or ran.err.count("no generation 9")) == (2, True)
+    assert result(workshop.within("generations", "--format", "json"))["pinned-environments"] == []
+
+
+def test_unreadable_pins_stop_the_collector(three: Workshop) -> None:
+    """Where what is pinned cannot be read, nothing is forgotten or collected."""
+    (three.work / ".envbuilder" / "generations" / "prod" / "pinned.json").write_text("{")
+    ran = three.within("gc", "--keep", "1")
+    assert (ran.status, "pinned.json" in ran.err) == (2, True)
+    assert len(stored(three)) == 3
+
+
 def test_gc_tells_apparent_from_freed_bytes(three: Workshop) -> None:
     """What others link to is counted as apparent and not as freed; both as `du` and `stat` have it."""
     gone = result(three.within("gc", "--keep", "1", "--dry-run", "--format", "json"))
@@ -170,29 +218,38 @@ class Model:
 
 
 def test_gc_spares_the_environments_of_a_run_under_way(workshop: Workshop, tmp_path: Path) -> None:
-    """What a run began with stays until it ends, though no generation leads there any more; then it can go."""
+    """What a run began with stays until it ends, though no generation leads there any more; then it can go.
+
+    Whichever workspace that shares the state collects.
+    """
     workshop.release("late", "v0.1.0")
     workshop.entry("late", kind="library")
     gate = {"env": {"GATE": str(tmp_path)}}
     workshop.plugin("alpha", code=WORKER, dependencies=("late",), keys=gate)
     workshop.write("data.csv", "id;question;answer\n1;a;A\n")
     workshop.write("run.yaml", "{name: small, data: {few: {path: data.csv}}, inference: [{plugin: alpha}]}\n")
-    step(workshop)
+    home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
+    step(workshop, home)
+    other = tmp_path / "other"
+    shutil.copytree(workshop.work, other)
     argv = workshop.argv("run", "run.yaml")
-    with subprocess.Popen(argv, cwd=workshop.work, env=workshop.environment(), stderr=subprocess.PIPE) as running:
+    with subprocess.Popen(argv, cwd=workshop.work, env=workshop.environment(home), stderr=subprocess.PIPE) as running:
         while not (tmp_path / "begun").exists():
             assert running.poll() is None, running.communicate()
             time.sleep(0.05)
         try:
             workshop.plugin("alpha", tag="v0.2.0", code=WORKER, dependencies=("late",), keys=gate)
-            step(workshop)
-            spared = result(workshop.within("gc", "--keep", "1", "--format", "json"))
+            step(workshop, home)
+            spared = [
+                result(workshop.within("gc", "--keep", "1", "--format", "json", env=home, cwd=folder))["environments"]
+                for folder in (workshop.work, other)
+            ]
         finally:
             (tmp_path / "open").touch()
             _, said = running.communicate(timeout=60)
-    assert spared["environments"] == []
+    assert spared == [[], []]
     assert running.returncode == 0, said
-    assert only(result(workshop.within("gc", "--format", "json"))["environments"])
+    assert only(result(workshop.within("gc", "--format", "json", env=home))["environments"])
 
 
 def test_gc_cleans_up_after_killed_builds(three: Workshop) -> None:
