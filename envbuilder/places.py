@@ -30,9 +30,14 @@ def _bytes(file: Path) -> bytes:
         return b""
 
 
-def state_folders(root: Path) -> tuple[Path, Path]:
-    """Where a workspace's state lives: what workspaces may share, and what is its own."""
-    home = os.environ.get("ENVBUILDER_HOME")
+def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
+    """Where a workspace's state lives: what workspaces may share, and what is its own.
+
+    Args:
+        root: the workspace.
+        home: what counts in place of ``ENVBUILDER_HOME``.
+    """
+    home = home or os.environ.get("ENVBUILDER_HOME")
     if not home:
         return root / ".envbuilder", root / ".envbuilder"
     shared = Path(os.path.expanduser(home)).resolve()  # noqa: PTH111 - Path's own fails on ~nobody

@@ -307,10 +307,10 @@ def index_name(url: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", urlsplit(url).netloc.rpartition("@")[2].lower()).strip("-") or "index"
 
 
-def export_bill(project: Path, interpreter: Path) -> process.Completed:
-    """``uv export`` of a lock as CycloneDX; needs no network."""
+def export_bill(project: Path, interpreter: Path, extra: str = "") -> process.Completed:
+    """``uv export`` of a lock, with one of its extras, as CycloneDX; needs no network."""
     arguments: list[str | Path] = ["export", "--format", "cyclonedx1.5", "--frozen", "--offline", "--no-default-groups"]
-    preview = ["--preview-features", "sbom-export", "--no-progress"]
+    preview = ["--preview-features", "sbom-export", "--no-progress", *(["--extra", extra] if extra else [])]
     return _run([*arguments, *preview, "--project", project, "--python", interpreter], {}, cwd=project)
 
 

@@ -19,9 +19,11 @@ from envbuilder.errors import BuildError, Problem, ToolError
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_pins
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
+from envbuilder.places import state_folders
+from envbuilder.store.choices import Choices
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
-from envbuilder.store.files import locked, sync_folder, unwritable
+from envbuilder.store.files import locked, sync_folder, unwritable, write_atomically
 
 # The parts of uv's cache that a build from a lock reads. What it knows of interpreters is this machine's; its clones
 # serve to build what is built by then.
@@ -173,6 +175,7 @@ def _run_build(order: Order, home: Path, env: Mapping[str, str], options: Sequen
     """
     own = {"ENVBUILDER_HOME": str(home), "UV_CACHE_DIR": str(home / "cache"), **env}
     base = {name: value for name, value in os.environ.items() if name != "UV_NO_CACHE"}
+    _take_choices(order, home)
     # One at a time: from an empty cache, neighbours that share a repository would be in each other's way.
     words = ["build", "--jobs", "1", "--profile", order.profile.name, "--format", "json", *options]
     done = process.run(
@@ -198,6 +201,14 @@ def _run_build(order: Order, home: Path, env: Mapping[str, str], options: Sequen
         return {each["plugin"]: each["key"] for each in told["result"]["environments"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ToolError(f"the build ended with {done.returncode}: {done.stderr.strip()[-500:]}") from error
+
+
+def _take_choices(order: Order, home: Path) -> None:
+    """Have the builds in another state folder take the torch backends that were asked for in this one."""
+    _, own = state_folders(order.workspace.root, str(home))
+    ours, theirs = (Choices(folder, order.profile.name).path for folder in (order.workspace.own, own))
+    if ours.exists():
+        write_atomically(theirs, ours.read_text(encoding="utf-8"))
 
 
 def _needed(cache: Path) -> Iterator[tuple[str, Path]]:

@@ -71,13 +71,22 @@ def _each(chosen: Sequence[Entry], job: Callable[[Entry], T]) -> list[T]:
 
 
 def _bill(here: Open, plugin: Entry) -> Bill:
-    from envbuilder import uv
     from envbuilder.lock import sbom as bills
-    from envbuilder.lock.locking import lock_folder
     from envbuilder.store.installed import metadata
 
     graph = lock_graph(here, plugin)
-    done = uv.export_bill(lock_folder(here.workspace, here.profile, plugin.name), _interpreter(here, plugin))
+    installed = metadata(here.workspace.own / "envs" / here.profile.name / plugin.name)
+    return bills.together(
+        [bills.complete(_exported(here, plugin, backend), graph, installed) for backend in graph.backends or [""]]
+    )
+
+
+def _exported(here: Open, plugin: Entry, backend: str) -> Bill:
+    from envbuilder import uv
+    from envbuilder.lock.locking import lock_folder
+
+    folder = lock_folder(here.workspace, here.profile, plugin.name)
+    done = uv.export_bill(folder, _interpreter(here, plugin), backend)
     try:
         bill = json.loads(done.stdout) if done.ok else None
     except ValueError:
@@ -85,7 +94,7 @@ def _bill(here: Open, plugin: Entry) -> Bill:
     if not isinstance(bill, dict):
         problem = uv.explain(done, plugin.name, "tool-failed", hint="uv --version")
         raise ToolError(f"uv cannot export the lock of {plugin.name}: {problem.message}", hint=problem.hint)
-    return bills.complete(bill, graph, metadata(here.workspace.own / "envs" / here.profile.name / plugin.name))
+    return bill
 
 
 def _interpreter(here: Open, plugin: Entry) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
 
+from envbuilder.accelerators import PACKAGES
 from envbuilder.documents import parse_toml
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.lock.project import LockedPackage, locked_packages
@@ -51,9 +52,28 @@ class Graph:
                 found.setdefault(package.name, []).append(package)
         return found
 
+    @property
+    def backends(self) -> list[str]:
+        """The torch backends that the lock offers: extras of the project, of which an environment gets one."""
+        return [] if self.root is None else sorted({link.extra for link in self.links[self.root]} - {""})
+
     def installed(self, environment: Mapping[str, str]) -> set[int]:
-        """The packages that a machine gets, given its markers' values (PEP 508, "Environment Markers")."""
-        seen = {(self.root or 0, "")}
+        """The packages that a machine gets, given its markers' values (PEP 508, "Environment Markers").
+
+        Where there are torch backends, those of each of them.
+        """
+        found: set[int] = set()
+        for backend in self.backends or [""]:
+            found |= self._installed({**environment, "extra": self._conflict(backend)}, backend)
+        return found - {self.root}
+
+    def _conflict(self, backend: str) -> str:
+        # How uv names an extra of the project in the markers of what differs between extras.
+        name = self.packages[self.root or 0].name
+        return f"extra-{len(name)}-{name}-{backend}" if backend else ""
+
+    def _installed(self, environment: Mapping[str, str], backend: str) -> set[int]:
+        seen = {(self.root or 0, backend)}
         queue = list(seen)
         while queue:
             index, extra = queue.pop()
@@ -62,7 +82,7 @@ class Graph:
                     fresh = {(link.target, each) for each in ("", *link.extras)} - seen
                     seen |= fresh
                     queue.extend(fresh)
-        return {index for index, _ in seen} - {self.root}
+        return {index for index, _ in seen}
 
     def chains(self, name: str) -> Iterator[tuple[tuple[int, Link], ...]]:
         """For every package that asks for `name` directly, the shortest way to it from the project, shortest first.
@@ -70,12 +90,15 @@ class Graph:
         A chain is a sequence of steps: the asking package and its link. An extra counts only where a step before asks
         for it.
         """
-        ways: dict[tuple[int, str], tuple[tuple[int, Link], ...]] = {(self.root or 0, ""): ()}
+        ways: dict[tuple[int, str], tuple[tuple[int, Link], ...]] = {
+            (self.root or 0, backend): () for backend in self.backends or [""]
+        }
+        placed = self._placed()
         queue = list(ways)
         told: set[tuple[int, int]] = set()
         for index, extra in queue:  # Grows while it is read: breadth first.
             for link in self.links[index]:
-                if link.extra not in {"", extra}:
+                if link.extra not in {"", extra} or (index == self.root and link.target in placed):
                     continue
                 way = (*ways[index, extra], (index, link))
                 if self.packages[link.target].name == name and (index, link.target) not in told:
@@ -86,12 +109,18 @@ class Graph:
                         ways[link.target, each] = way
                         queue.append((link.target, each))
 
+    def _placed(self) -> set[int]:
+        """What the project names only so that it comes from a torch backend's index: others ask for it."""
+        others = (links for index, links in enumerate(self.links) if index != self.root)
+        asked = {link.target for links in others for link in links}
+        return {index for index in asked if self.packages[index].name in PACKAGES} if self.backends else set()
+
 
 def _holds(marker: str, environment: Mapping[str, str]) -> bool:
     if not marker:
         return True
     try:
-        return Marker(marker).evaluate({**environment, "extra": ""})
+        return Marker(marker).evaluate({"extra": "", **environment})
     except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):
         return True
 

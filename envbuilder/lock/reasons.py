@@ -34,7 +34,9 @@ class Step:
     def __str__(self) -> str:
         extras = f"[{','.join(self.extras)}]" if self.extras else ""
         behind = f"extra {self.extra}" if self.extra else ""
-        said = "; ".join(part for part in (self.specifier, self.marker, behind) if part)
+        # What tells torch's backends apart is uv's own notation, and long; the versions say it.
+        marker = "" if "extra-" in self.marker else self.marker
+        said = "; ".join(part for part in (self.specifier, marker, behind) if part)
         return f"{self.package.name}{extras} {self.package.version or ''}".rstrip() + (f" ({said})" if said else "")
 
 

@@ -5,7 +5,7 @@ The same lock and environment give the same bytes: no serial number, no time, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message
 from typing import TypeAlias
 
@@ -55,6 +55,18 @@ def complete(bill: Bill, graph: Graph, metadata: Mapping[str, Message]) -> Bill:
         for each in _tables(bill.get("dependencies"))
     }
     return _bill(bill, root, components, links)
+
+
+def together(bills: Sequence[Bill]) -> Bill:
+    """One plugin's bill of those for each of its torch backends: what any machine gets of its lock."""
+    components: dict[str, Bill] = {}
+    links: dict[str, set[str]] = {}
+    for bill in bills:
+        for each in _tables(bill["components"]):
+            components.setdefault(str(each["bom-ref"]), each)
+        for each in _tables(bill["dependencies"]):
+            links.setdefault(str(each["ref"]), set()).update(map(str, _list(each.get("dependsOn"))))
+    return _bill(bills[0], _root(bills[0]), components.values(), links)
 
 
 def _root(bill: Bill) -> Bill:

@@ -262,3 +262,36 @@ def test_single_and_default_backends(bench: Workshop, index: Index) -> None:
     env = machine(bench, None)
     assert build(bench, env=env)["reader"] == "default"
     assert torch_in(bench, "reader", env) == "2.8.0"
+
+
+def test_why_and_sbom_see_behind_the_backends(bench: Workshop) -> None:
+    """What stands behind an extra of the generated project is in the plugin all the same, in each of its builds."""
+    bench.plugin("far", dependencies=("timm",))
+    lock(bench)
+    ran = bench.within("why", "far", "torch")
+    assert ran.status == 0, ran.err
+    assert "timm 1.0" in ran.out
+    assert "torch 2.8.0+cu128" in ran.out
+    assert "extra-" not in ran.out
+    ran = bench.within("sbom", "far", "--format", "json")
+    assert ran.status == 0, ran.err
+    bill = ran.json["result"]["bill"]  # type: ignore[index]
+    found = {(each["name"], each.get("version")) for each in bill["components"]}
+    assert found == {
+        ("far", "0.1.0"),
+        ("timm", "1.0"),
+        *(("torch", f"2.8.0+{build}") for build in ("cpu", "cu126", "cu128")),
+        *(("torchvision", f"0.23.0+{build}") for build in ("cpu", "cu126", "cu128")),
+    }
+
+
+def test_bundle_holds_the_backend_that_was_asked_for(bench: Workshop, tmp_path: Path) -> None:
+    """A bundle made on a node without a GPU serves those that have one."""
+    lock(bench)
+    login, node = machine(bench, None), {"UV_CACHE_DIR": str(tmp_path / "cache"), "ENVBUILDER_HOME": str(tmp_path)}
+    assert build(bench, "--torch", "cu128", env=login)["reader"] == "cu128"
+    ran = bench.within("bundle", "create", "all.bundle", env=login)
+    assert ran.status == 0, ran.err
+    assert bench.within("bundle", "restore", "all.bundle", env={**login, **node}).status == 0
+    env = {**machine(bench, "570.86.10"), **node}
+    assert build(bench, "--offline", env=env)["reader"] == "cu128"
