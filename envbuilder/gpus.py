@@ -39,7 +39,7 @@ class Gpu:
         total_bytes, free_bytes: its memory; 0 where the driver does not tell.
         capability: its compute capability, such as (9, 0); None where the driver does not tell.
         processes: what computes on it now.
-        mig: UUIDs of the devices that it is split into; empty where it is whole.
+        mig: the devices that it is split into, each with the GPU's own index; empty where it is whole.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Gpu:
     free_bytes: int
     capability: tuple[int, int] | None = None
     processes: tuple[GpuProcess, ...] = ()
-    mig: tuple[str, ...] = ()
+    mig: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         free_bytes=memory.free if memory else 0,
         capability=(capability[0], capability[1]) if capability else None,
         processes=tuple(GpuProcess(each.pid, each.usedGpuMemory) for each in computing),
-        mig=tuple(_mig(nvml, handle)),
+        mig=tuple(_gpu(nvml, index, part) for part in _parts(nvml, handle)),
     )
 
 
@@ -119,11 +119,12 @@ def _told(nvml: Any, otherwise: object, ask: Callable[..., Any], *arguments: obj
         return otherwise
 
 
-def _mig(nvml: Any, handle: Any) -> list[str]:
+def _parts(nvml: Any, handle: Any) -> list[Any]:
+    """The MIG devices of a GPU; one of them has none itself."""
     enabled, _ = _told(nvml, (0, 0), nvml.nvmlDeviceGetMigMode, handle)
     count = _told(nvml, 0, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) if enabled else 0
     parts = [_told(nvml, None, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number) for number in range(count)]
-    return [nvml.nvmlDeviceGetUUID(part) for part in parts if part is not None]
+    return [part for part in parts if part is not None]
 
 
 def _recorded(path: Path) -> Driver | None:
@@ -138,18 +139,18 @@ def _recorded(path: Path) -> Driver | None:
 
 def _driver(document: dict[str, Any]) -> Driver:
     major, minor = document["cuda"]
-    gpus = (
-        Gpu(
-            **{
-                **each,
-                "capability": tuple(each["capability"]) if each.get("capability") else None,
-                "processes": tuple(GpuProcess(**process) for process in each.get("processes", ())),
-                "mig": tuple(each.get("mig", ())),
-            }
-        )
-        for each in document.get("gpus", ())
+    return Driver(document["version"], (major, minor), tuple(_recorded_gpu(each) for each in document.get("gpus", ())))
+
+
+def _recorded_gpu(document: dict[str, Any]) -> Gpu:
+    return Gpu(
+        **{
+            **document,
+            "capability": tuple(document["capability"]) if document.get("capability") else None,
+            "processes": tuple(GpuProcess(**process) for process in document.get("processes", ())),
+            "mig": tuple(_recorded_gpu(part) for part in document.get("mig", ())),
+        }
     )
-    return Driver(document["version"], (major, minor), tuple(gpus))
 
 
 def trace() -> str:

@@ -223,6 +223,11 @@ class Worker:
         os.set_blocking(self.messages, False)
         self.control.setblocking(False)
 
+    @property
+    def root(self) -> int:
+        """The process below which everything of it is: its supervisor's."""
+        return self._supervisor.pid
+
     def assign(self, context: Path) -> None:
         """Give it a job, by the path of its context file."""
         with contextlib.suppress(BrokenPipeError):  # Its end is told elsewhere.
@@ -373,6 +378,7 @@ def run_attempt(
     *,
     interrupted: threading.Event,
     listen: Callable[[Message], None],
+    begun: Callable[[int], None] = lambda _: None,
     warm: Worker | None = None,
     keep: bool = False,
 ) -> tuple[AttemptResult, Worker | None]:
@@ -382,6 +388,7 @@ def run_attempt(
         request: what to try.
         interrupted: set when everything is to end.
         listen: gets each message as it comes.
+        begun: gets the id of the process below which everything of the attempt is.
         warm: a worker that has done jobs before; a fresh one is started where there is none.
         keep: whether a worker that did its job well is to be kept for another.
 
@@ -400,6 +407,7 @@ def run_attempt(
     kept = False
     verdict = None
     try:
+        begun(worker.root)
         worker.assign(request.context)
         verdict = talk.until_said(interrupted, keep=keep)
         kept = keep and "done" in talk.last and worker.ended is None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -120,6 +120,23 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What a task wants to run on.
+
+    Attributes:
+        gpus: how many GPUs (a part of one below 1); 0 for the CPU; None for one GPU if there is any, else the CPU.
+        vram_bytes: free memory that each GPU must have; 0 for no wish, and then whole GPUs must be nobody else's.
+        timing: whether nothing else may run meanwhile.
+        by_index: whether the worker is told GPUs by number, not by UUID, for code that counts on that.
+    """
+
+    gpus: float | None = 0.0
+    vram_bytes: int = 0
+    timing: bool = False
+    by_index: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """One plugin at one stage of a run.
 
@@ -130,7 +147,7 @@ class Task:
         params: the plugin's parameters.
         data: name of the data set; None at the report stage.
         inference: at the eval stage the id of the inference task that is judged, else None.
-        gpus: how many GPUs (a part of one below 1); None for one GPU if there is any, else the CPU.
+        wish: what it wants to run on.
         batch: the most items of one call.
         timeout_s: seconds for one attempt, loading included, and for going on after lost items; None for no limit.
         item_timeout_s: seconds for one item; a batch gets as many times that.
@@ -147,7 +164,7 @@ class Task:
     params: Mapping[str, object]
     data: str | None = None
     inference: str | None = None
-    gpus: float | None = 0.0
+    wish: Wish = Wish()
     batch: int = 1
     timeout_s: float | None = None
     item_timeout_s: float | None = None
@@ -163,18 +180,19 @@ class Task:
         environment = self.environment
         if self.stage != "inference" or environment.entry is None:
             return None
-        settings = (dict(self.params), self.gpus, self.batch, self.seed, self.deterministic)
+        settings = (dict(self.params), asdict(self.wish), self.batch, self.seed, self.deterministic)
         return json.dumps((environment.key, environment.plugin, environment.entry, *settings), sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run does, in order."""
+    """Everything that a run does, in order. `gpu_wait_s` is how long it waits for GPUs that others use."""
 
     name: str
     seed: int
     stop_on_failure: bool
     retries: int
+    gpu_wait_s: float
     data: tuple[DataSet, ...]
     tasks: tuple[Task, ...]
 
@@ -245,7 +263,8 @@ class TaskResult:
     Seconds are wall time; memory is in bytes. `code` names what went wrong more finely than `status` does, and
     `log` is the file to look into. `warm` says that its worker had loaded the model for another task, `degraded` what
     was done less well than asked for, `metrics` what the plugin measured itself. `started` and `finished` are ISO 8601
-    in UTC, `slot` is where it ran.
+    in UTC, `slot` is where it ran. Peaks are those of one process; those of the whole ``tree`` come from a look each
+    second.
     """
 
     id: str
@@ -267,6 +286,8 @@ class TaskResult:
     items_per_s: float | None = None
     peak_ram_bytes: int | None = None
     peak_gpu_bytes: int | None = None
+    peak_tree_bytes: int | None = None
+    peak_gpu_tree_bytes: int | None = None
     cpu_s: float | None = None
     environment: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -361,6 +382,14 @@ def to_json(value: object) -> object:
     return _ANYTHING.dump_python(value, mode="json")
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What an attempt's processes use at a moment: resident memory of all, and of the GPUs that it holds (None: none)."""
+
+    ram_bytes: int
+    gpu_bytes: int | None = None
+
+
 class Reporter(Protocol):
     """Whoever watches a run. Called from several threads."""
 
@@ -376,6 +405,9 @@ class Reporter(Protocol):
     def noted(self, task: Task, text: str) -> None:
         """Something worth a line happened."""
 
+    def measured(self, task: Task, sample: Sample) -> None:
+        """What a task's processes use now, about once a second."""
+
 
 class Silence:
     """The reporter that says nothing."""
@@ -390,6 +422,9 @@ class Silence:
         """Say nothing."""
 
     def noted(self, task: Task, text: str) -> None:
+        """Say nothing."""
+
+    def measured(self, task: Task, sample: Sample) -> None:
         """Say nothing."""
 
 

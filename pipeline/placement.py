@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from envbuilder import gpus
+from envbuilder.errors import ToolError
+from pipeline import supervisor
 from pipeline.attempt import AttemptRequest, AttemptResult, Worker, run_attempt
-from pipeline.slots import Slot, Slots
+from pipeline.models import Sample
+from pipeline.slots import Refusal, Slot, Slots, used_on
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from envbuilder.gpus import Driver
     from pipeline.models import Task
     from pipeline.protocol import Message
 
-__all__ = ["AttemptRequest", "AttemptResult", "Listener", "LocalMachine", "Placement", "Slot"]
+__all__ = ["AttemptRequest", "AttemptResult", "LocalMachine", "Placement", "Slot", "Watcher"]
 
-if TYPE_CHECKING:
-    Listener = Callable[[Message], None]
+_SAMPLE_EVERY_S = 1.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Watcher(Protocol):
+    """Who is told of an attempt while it runs."""
+
+    def heard(self, message: Message) -> None:
+        """A message of the worker's."""
+
+    def measured(self, sample: Sample) -> None:
+        """What its processes use now; called from another thread, about once a second."""
 
 
 class Placement(Protocol):
@@ -30,13 +48,17 @@ class Placement(Protocol):
         """Why a task can never have a slot here, or None."""
 
     def take(self, task: Task) -> Slot | None:
-        """A slot for a task, or None while there is none free."""
+        """A slot for a task, or None while there is none free; `refusal` then says why."""
+
+    @property
+    def refusal(self) -> Refusal:
+        """Why the last task that asked got no slot."""
 
     def give_back(self, slot: Slot) -> None:
         """Take back what `take` gave; nothing of any attempt in it is alive."""
 
     def attempt(
-        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, listen: Listener, keep: bool
+        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, watcher: Watcher, keep: bool
     ) -> AttemptResult:
         """Run an attempt in a slot, by the worker that was kept there, if one was; with `keep`, keep it afterwards."""
 
@@ -45,31 +67,48 @@ class Placement(Protocol):
 
 
 class LocalMachine:
-    """This machine."""
+    """This machine.
 
-    def __init__(self, slots: Slots) -> None:
+    Args:
+        slots: its GPUs and its CPU capacity.
+        read: the driver and its GPUs as they are now.
+    """
+
+    def __init__(self, slots: Slots, read: Callable[[], Driver | None] = gpus.read) -> None:
         self._slots = slots
+        self._read = read
         self._kept: dict[int, Worker] = {}
 
     def lacking(self, task: Task) -> str | None:
         """Why a task can never have a slot here, or None."""
-        return self._slots.lacking(task.gpus)
+        return self._slots.lacking(task.wish)
 
     def take(self, task: Task) -> Slot | None:
         """A slot for a task, or None while there is none free."""
-        return self._slots.take(task.gpus)
+        return self._slots.take(task.wish)
+
+    @property
+    def refusal(self) -> Refusal:
+        """Why the last task that asked got no slot."""
+        return self._slots.refusal
 
     def give_back(self, slot: Slot) -> None:
         """Take a slot back."""
         self._slots.give_back(slot)
 
     def attempt(
-        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, listen: Listener, keep: bool
+        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, watcher: Watcher, keep: bool
     ) -> AttemptResult:
         """Run an attempt in a slot."""
-        result, kept = run_attempt(
-            request, interrupted=interrupted, listen=listen, warm=self._kept.pop(slot.number, None), keep=keep
-        )
+        with self._watched(slot, watcher) as begun:
+            result, kept = run_attempt(
+                request,
+                interrupted=interrupted,
+                listen=watcher.heard,
+                begun=begun,
+                warm=self._kept.pop(slot.number, None),
+                keep=keep,
+            )
         if kept is not None:
             self._kept[slot.number] = kept
         return result
@@ -78,3 +117,44 @@ class LocalMachine:
         """End the worker that was kept in a slot."""
         worker = self._kept.pop(slot.number, None)
         return worker.leave().survivors if worker else ()
+
+    @contextlib.contextmanager
+    def _watched(self, slot: Slot, watcher: Watcher) -> Iterator[Callable[[int], None]]:
+        """Look about once a second at what an attempt uses, from when it has begun, below its supervisor's process id."""
+        over = threading.Event()
+        threads = []
+
+        def begun(root: int) -> None:
+            thread = threading.Thread(target=self._look, args=(slot, root, watcher, over), name=f"look-{slot.label}")
+            threads.append(thread)
+            thread.start()
+
+        try:
+            yield begun
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+    def _look(self, slot: Slot, root: int, watcher: Watcher, over: threading.Event) -> None:
+        before = self._gpu_bytes(slot)
+        while not over.wait(_SAMPLE_EVERY_S):
+            used = self._gpu_bytes(slot)
+            grown = None if used is None or before is None else max(0, used - before)
+            watcher.measured(Sample(sum(map(_resident, supervisor.descendants(root))), grown))
+
+    def _gpu_bytes(self, slot: Slot) -> int | None:
+        if not slot.gpus:
+            return None
+        try:
+            return used_on(slot, self._read())
+        except ToolError:
+            return None
+
+
+def _resident(process: int) -> int:
+    """Resident memory of a process in bytes; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0

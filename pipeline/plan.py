@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from envbuilder.errors import ConfigError, Problem
 from pipeline.config.load import problem_at
 from pipeline.config.runfile import EvalEntry, InferenceEntry, TaskEntry
-from pipeline.models import DataSet, Environment, Plan, Task
+from pipeline.models import DataSet, Environment, Plan, Task, Wish
 
 if TYPE_CHECKING:
     from envbuilder.documents import Path_
@@ -64,7 +64,8 @@ def make_plan(config: RunConfig, environments: Sequence[Environment]) -> Plan:
     tasks += [task for variant in evals for task in _eval_tasks(variant, ready, tuple(tasks), file)]
     judged = tuple(task.identity for task in tasks)
     tasks += [_report_task(variant, ready, judged, file) for variant in reports]
-    return Plan(file.name, file.seed, file.on_failure == "stop", file.retries, config.data, tuple(tasks))
+    stop = file.on_failure == "stop"
+    return Plan(file.name, file.seed, stop, file.retries, file.gpu_wait, config.data, tuple(tasks))
 
 
 def _inference(file: RunFile) -> Iterator[_Variant]:
@@ -137,7 +138,7 @@ def _inference_tasks(variant: _Variant, ready: Mapping[str, Environment], config
             environment=ready[entry.plugin],
             params=variant.params,
             data=data.name,
-            gpus=entry.gpus,
+            wish=_wish(entry),
             batch=entry.batch,
             timeout_s=entry.timeout,
             item_timeout_s=entry.item_timeout,
@@ -147,6 +148,11 @@ def _inference_tasks(variant: _Variant, ready: Mapping[str, Environment], config
             repetition=repetition,
         )
         yield replace(task, identity=_identity(task, (data.digest,)))
+
+
+def _wish(entry: TaskEntry) -> Wish:
+    timing = isinstance(entry, InferenceEntry) and entry.timing
+    return Wish(entry.gpus, entry.vram or 0, timing, entry.gpu_ids == "index")
 
 
 def _eval_tasks(
@@ -163,7 +169,7 @@ def _eval_tasks(
                 params=variant.params,
                 data=judged.data,
                 inference=judged.id,
-                gpus=entry.gpus,
+                wish=_wish(entry),
                 timeout_s=entry.timeout,
                 silence_s=entry.heartbeat_timeout,
                 seed=file.seed,
@@ -178,7 +184,7 @@ def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Se
         stage="report",
         environment=ready[entry.plugin],
         params=variant.params,
-        gpus=entry.gpus,
+        wish=_wish(entry),
         timeout_s=entry.timeout,
         silence_s=entry.heartbeat_timeout,
         seed=file.seed,

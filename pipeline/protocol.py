@@ -178,7 +178,7 @@ def job_document(task: Task, attempt: str, *, folder: Path, device: str, gpu_nam
         "seed": task.seed,
         "deterministic": task.deterministic,
         "batch": task.batch,
-        "shares_gpu": bool(task.gpus and task.gpus % 1),
+        "shares_gpu": bool(task.wish.gpus and task.wish.gpus % 1),
         "heartbeat_s": _HEARTBEAT_S,
         "cache_dir": str(environment.cache_dir),
         "output": None,

@@ -7,7 +7,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from pipeline.models import Evaluation, Plan, Reporter, RunOutcome, Silence, Table, Task, TaskResult
+from pipeline.models import Evaluation, Plan, Reporter, RunOutcome, Sample, Silence, Table, Task, TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +84,9 @@ class LineDisplay:
         """Tell what happened."""
         self._say(f"{task.id}: {text}")
 
+    def measured(self, task: Task, sample: Sample) -> None:
+        """Say nothing: lines that remain are for what happened."""
+
     def _say(self, text: str) -> None:
         with self._guard:
             self._stream.write(text + "\n")
@@ -95,18 +98,21 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[failed]}", style="red"),
-            TimeElapsedColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[memory]}", style="dim"),
             console=Console(file=stream),
             transient=True,
         )
         self._bars: dict[str, TaskID] = {}
+        self._begun: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -117,12 +123,17 @@ class LiveDisplay:
 
     def started(self, task: Task, items: int, device: str) -> None:
         """Show a bar."""
-        self._bars[task.id] = self._progress.add_task(f"{task.id} ({device})", total=items or None, failed="")
+        self._begun[task.id] = time.monotonic()
+        self._bars[task.id] = self._progress.add_task(
+            f"{device}: {task.id}", total=items or None, failed="", speed="", memory=""
+        )
 
     def progressed(self, task: Task, done: int, failed: int) -> None:
         """Move it."""
         text = f"{failed} failed" if failed else ""
-        self._progress.update(self._bars[task.id], completed=done, failed=text)
+        taken_s = time.monotonic() - self._begun[task.id]
+        speed = f"{rounded(done / taken_s)}/s" if taken_s else ""
+        self._progress.update(self._bars[task.id], completed=done, failed=text, speed=speed)
 
     def finished(self, result: TaskResult) -> None:
         """Turn it into a line."""
@@ -134,6 +145,12 @@ class LiveDisplay:
     def noted(self, task: Task, text: str) -> None:
         """Print it above the bars."""
         self._print(f"{task.id}: {text}", "yellow")
+
+    def measured(self, task: Task, sample: Sample) -> None:
+        """Show what its processes use."""
+        words = [f"{sample.ram_bytes / 2**30:.1f} GiB"]
+        words += [f"{sample.gpu_bytes / 2**30:.1f} GiB on the GPU"] if sample.gpu_bytes is not None else []
+        self._progress.update(self._bars[task.id], memory=", ".join(words))
 
     def _print(self, text: str, style: str) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False)
@@ -214,7 +231,7 @@ def plan_table(plan: Plan) -> Table:
     rows = []
     for task in plan.tasks:
         data = plan.data_set(task.data)
-        gpus = "auto" if task.gpus is None else f"{task.gpus:g}"
+        gpus = "auto" if task.wish.gpus is None else f"{task.wish.gpus:g}"
         items = str(len(data.items)) if data and task.stage == "inference" else ""
         rows.append((task.id, task.stage, task.environment.plugin, items, gpus, task.identity[:12]))
     return Table("plan", ("task", "stage", "plugin", "items", "gpus", "identity"), tuple(rows))

@@ -1,32 +1,32 @@
-"""GPUs and CPU capacity, handed out to attempts."""
+"""GPUs and CPU capacity, handed out to attempts, and taken back once their memory is seen to be free."""
 
 from __future__ import annotations
 
-import csv
 import os
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from envbuilder import gpus
 from envbuilder.errors import ToolError
-from envbuilder.process import run
+from envbuilder.gpus import Driver, Gpu
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-_QUERY = ("index", "uuid", "name", "memory.total", "driver_version")
-_QUERY_TIMEOUT_S = 30.0
-_MIB = 1024 * 1024
+    from pipeline.models import Wish
 
+__all__ = ["Gpu", "Refusal", "Slot", "Slots", "allowed", "thread_variables", "units"]
 
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU, as the driver numbers and names it."""
-
-    index: int
-    uuid: str
-    name: str
-    memory_bytes: int
-    driver: str
+_MIB = 2**20
+# NVML is asked no more often than this.
+_LOOK_EVERY_S = 0.5
+# Memory that moves by less tells of nobody.
+_TOLERANCE = 256 * _MIB
+# What a driver keeps of a GPU for itself, at most: this much, and this part of it.
+_RESERVED = 1024 * _MIB
+_RESERVED_PART = 0.02
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,20 @@ class Slot:
     """What an attempt holds: a share of each of some GPUs, or, without any, one unit of CPU capacity.
 
     Attributes:
-        gpus: the GPUs.
+        gpus: the GPUs, or parts of GPUs (MIG devices).
         share: of each of them; 1 is all of it.
         number: tells slots apart that are held at the same time or one after the other.
+        by_index: whether workers are told a GPU's number in place of its UUID.
+        vram_bytes: memory that was asked for on each GPU; 0 where none was.
+        timing: whether everything else waits meanwhile.
     """
 
     gpus: tuple[Gpu, ...] = ()
     share: float = 1.0
     number: int = 0
+    by_index: bool = False
+    vram_bytes: int = 0
+    timing: bool = False
 
     @property
     def device(self) -> str:
@@ -56,107 +62,240 @@ class Slot:
     @property
     def label(self) -> str:
         """The slot in a word or two, for people."""
-        return "+".join(f"gpu{gpu.index}" for gpu in self.gpus) or "cpu"
+        return "+".join(_label(gpu) for gpu in self.gpus) or "cpu"
 
     def variables(self) -> dict[str, str]:
-        """What lets a worker see its GPUs and no others."""
-        visible = ",".join(gpu.uuid for gpu in self.gpus)
-        return {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        """What lets a worker see its GPUs and no others. A MIG device has no number that CUDA knows."""
+        ids = [str(gpu.index) if self.by_index and not _is_part(gpu) else gpu.uuid for gpu in self.gpus]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(ids), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def discover_gpus(visible: str | None = None) -> tuple[Gpu, ...]:
-    """The machine's NVIDIA GPUs; none where there is no driver.
-
-    Args:
-        visible: what ``CUDA_VISIBLE_DEVICES`` allows, by index or UUID; all where it is not given.
-    """
-    if visible is not None and not visible.strip():
-        return ()
-    argv = ("nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader,nounits")
-    try:
-        found = run(argv, timeout_s=_QUERY_TIMEOUT_S)
-    except ToolError:
-        return ()
-    return allowed(parse_gpus(found.stdout), visible) if found.ok else ()
+def _is_part(gpu: Gpu) -> bool:
+    return gpu.uuid.startswith("MIG-")
 
 
-def parse_gpus(listing: str) -> tuple[Gpu, ...]:
-    """GPUs of nvidia-smi's listing; a line that is none (an error message) is passed over."""
-    gpus = []
-    for row in csv.reader(listing.splitlines(), skipinitialspace=True):
-        if len(row) == len(_QUERY) and row[0].isdigit() and row[1].startswith("GPU-"):
-            memory = int(row[3]) * _MIB if row[3].isdigit() else 0
-            gpus.append(Gpu(int(row[0]), row[1], row[2], memory, row[4]))
-    return tuple(gpus)
+def _label(gpu: Gpu) -> str:
+    return f"gpu{gpu.index}/{gpu.uuid[4:12]}" if _is_part(gpu) else f"gpu{gpu.index}"
 
 
-def allowed(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
+def units(driver: Driver | None) -> tuple[Gpu, ...]:
+    """What can be handed out: whole GPUs, and in place of those that are split their parts."""
+    found: list[Gpu] = []
+    for gpu in driver.gpus if driver else ():
+        found += gpu.mig or (gpu,)
+    return tuple(found)
+
+
+def allowed(listed: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
     """Those GPUs that ``CUDA_VISIBLE_DEVICES`` names, in its order; as CUDA does, up to the first unknown one."""
     if visible is None:
-        return tuple(gpus)
+        return tuple(listed)
     chosen: list[Gpu] = []
     for word in (each.strip() for each in visible.split(",")):
-        fits = [gpu for gpu in gpus if word == str(gpu.index) or (word and gpu.uuid.startswith(word))]
-        if len(fits) != 1:
+        numbered = [gpu for gpu in listed if word == str(gpu.index) and not _is_part(gpu)]
+        fits = numbered or [gpu for gpu in listed if word and gpu.uuid.startswith(word)]
+        if len(fits) != 1 or fits[0] in chosen:
             break
         chosen.append(fits[0])
     return tuple(chosen)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no slot now; `may_pass` where that is others' doing, or only a matter of moments."""
+
+    text: str = ""
+    may_pass: bool = False
+
+
 @dataclass
+class _Unit:
+    """One GPU, or part of one, and what is held of it.
+
+    Attributes:
+        gpu: as last seen.
+        share: handed out.
+        promised: memory in bytes that was asked for by those who hold it.
+        baseline: bytes in use when the first of them got it.
+        cooling: given back, and its memory not yet seen to be free.
+        gone: no longer listed by the driver.
+    """
+
+    gpu: Gpu
+    share: float = 0.0
+    promised: int = 0
+    baseline: int = 0
+    cooling: bool = False
+    gone: bool = False
+
+    @property
+    def used_bytes(self) -> int:
+        return self.gpu.total_bytes - self.gpu.free_bytes
+
+    @property
+    def foreign_bytes(self) -> int:
+        """What others hold of a GPU of which we hold nothing."""
+        told = sum(process.used_bytes or 0 for process in self.gpu.processes)
+        # In a container the driver may list no processes, and still tell what is used.
+        hidden = self.used_bytes - _RESERVED - int(self.gpu.total_bytes * _RESERVED_PART)
+        return max(told, hidden, 0)
+
+    def see(self, gpu: Gpu | None) -> None:
+        """Take in what the driver says now."""
+        self.gone = gpu is None
+        self.gpu = gpu or self.gpu
+        if self.cooling and self.used_bytes <= self.baseline + _TOLERANCE:
+            self.cooling = False
+
+    def refuses(self, share: float, wish: Wish) -> Refusal | None:
+        """Why a share of it cannot be had now, or None."""
+        label = _label(self.gpu)
+        if self.gone:
+            return Refusal(f"{label} is gone")
+        if self.share + share > 1 + _ROUNDING:
+            return Refusal(f"{label} is taken")
+        if self.cooling:
+            more = _gib(self.used_bytes - self.baseline)
+            return Refusal(f"the memory of {label} is not free yet: {more} more than before", may_pass=True)
+        is_whole = share > 1 - _ROUNDING and not wish.vram_bytes
+        if not self.share and (is_whole or wish.timing) and self.foreign_bytes > _TOLERANCE:
+            pids = ", ".join(str(process.pid) for process in self.gpu.processes)
+            who = f" (process {pids})" if pids else ""
+            return Refusal(f"{label} is used by others: {_gib(self.foreign_bytes)}{who}", may_pass=True)
+        coming = max(0, self.promised - max(0, self.used_bytes - self.baseline)) if self.share else 0
+        free = self.gpu.free_bytes - coming
+        if wish.vram_bytes > free:
+            return Refusal(f"{label} has {_gib(free)} free, {_gib(wish.vram_bytes)} are wanted", may_pass=True)
+        return None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
 class Slots:
     """What is free. Not for several threads: whoever starts attempts asks.
 
-    Attributes:
-        gpus: the GPUs there are.
+    Args:
+        read: the driver and its GPUs as they are now.
+        visible: what ``CUDA_VISIBLE_DEVICES`` allows, by index or UUID; all where it is not given.
         jobs: how many attempts may use the CPU alone at the same time; more than one blurs latencies.
     """
 
-    gpus: tuple[Gpu, ...] = ()
-    jobs: int = 1
-    _used: dict[str, float] = field(default_factory=dict)
-    _cpu_used: int = 0
-    _given: int = 0
+    def __init__(
+        self, read: Callable[[], Driver | None] = gpus.read, *, visible: str | None = None, jobs: int = 1
+    ) -> None:
+        self._read = read
+        self.driver = self._driver()
+        self._units = {gpu.uuid: _Unit(gpu) for gpu in allowed(units(self.driver), visible)}
+        self._jobs = jobs
+        self._cpu_used = 0
+        self._timing = False
+        self._given = 0
+        self._looked = time.monotonic()
+        self.refusal = Refusal()
 
-    def lacking(self, wanted: float | None) -> str | None:
-        """Why a wish can never be granted on this machine, or None."""
-        if wanted is None or wanted <= len(self.gpus):
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs there are, as last seen."""
+        return tuple(unit.gpu for unit in self._units.values())
+
+    def _driver(self) -> Driver | None:
+        try:
+            return self._read()
+        except ToolError:
             return None
-        return f"needs {wanted:g} GPU{'s' if wanted > 1 else ''}, found {len(self.gpus) or 'none'}"
 
-    def take(self, wanted: float | None) -> Slot | None:
-        """A slot for a wish, or None while there is none free.
+    def lacking(self, wish: Wish) -> str | None:
+        """Why a wish can never be granted on this machine, or None."""
+        there, count = len(self._units), wish.gpus
+        if count is not None and count > there:
+            return f"needs {count:g} GPU{'s' if count > 1 else ''}, found {there or 'none'}"
+        largest = sorted((unit.gpu.total_bytes for unit in self._units.values()), reverse=True)
+        number = self._number(wish)
+        if number and wish.vram_bytes > largest[number - 1] > 0:
+            return f"needs {_gib(wish.vram_bytes)} on a GPU, the largest has {_gib(largest[0])}"
+        return None
 
-        Args:
-            wanted: GPUs, or a share of one below 1; None for one if there is any, else the CPU.
-        """
-        count = (1.0 if self.gpus else 0.0) if wanted is None else wanted
-        if count == 0:
-            if self._cpu_used >= self.jobs:
-                return None
+    def _number(self, wish: Wish) -> int:
+        """How many GPUs a wish is for; 0 for the CPU."""
+        if wish.gpus is None:
+            return 1 if self._units else 0
+        return max(1, round(wish.gpus)) if wish.gpus else 0
+
+    def take(self, wish: Wish) -> Slot | None:
+        """A slot for a wish, or None while there is none; `refusal` then says why."""
+        number = self._number(wish)
+        occupied = self._occupied(wish, needs_cpu=not number)
+        if occupied:
+            self.refusal = Refusal(occupied)
+            return None
+        if not number:
             self._cpu_used += 1
-            return self._slot()
-        share = min(count, 1.0)
-        fitting = [gpu for gpu in self.gpus if self._used.get(gpu.uuid, 0.0) + share <= 1.0 + 1e-9]
-        number = max(1, round(count))
+            return self._slot((), 1.0, wish)
+        share = min(1.0 if wish.gpus is None else wish.gpus, 1.0)
+        self._look()
+        refusals = {uuid: unit.refuses(share, wish) for uuid, unit in self._units.items()}
+        fitting = [unit for uuid, unit in self._units.items() if refusals[uuid] is None]
         if len(fitting) < number:
+            told = [refusal for refusal in refusals.values() if refusal]
+            self.refusal = Refusal("; ".join(each.text for each in told), any(each.may_pass for each in told))
             return None
         # The fullest first: shares gather on one GPU and leave whole ones to those who want them.
-        chosen = sorted(fitting, key=lambda gpu: -self._used.get(gpu.uuid, 0.0))[:number]
-        for gpu in chosen:
-            self._used[gpu.uuid] = self._used.get(gpu.uuid, 0.0) + share
-        return self._slot(tuple(chosen), share)
+        chosen = sorted(fitting, key=lambda unit: -unit.share)[:number]
+        for unit in chosen:
+            if not unit.share:
+                unit.baseline = unit.used_bytes
+            unit.share += share
+            unit.promised += wish.vram_bytes
+        return self._slot(tuple(unit.gpu for unit in chosen), share, wish)
 
-    def _slot(self, gpus: tuple[Gpu, ...] = (), share: float = 1.0) -> Slot:
+    def _occupied(self, wish: Wish, *, needs_cpu: bool) -> str | None:
+        if self._timing:
+            return "a timing task has the machine to itself"
+        if wish.timing and (self._cpu_used or any(unit.share for unit in self._units.values())):
+            return "a timing task waits until nothing else runs"
+        return "the CPU is taken" if needs_cpu and self._cpu_used >= self._jobs else None
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        self.driver = self._driver()
+        seen = {gpu.uuid: gpu for gpu in units(self.driver)}
+        for uuid, unit in self._units.items():
+            unit.see(seen.get(uuid))
+
+    def _slot(self, chosen: tuple[Gpu, ...], share: float, wish: Wish) -> Slot:
         self._given += 1
-        return Slot(gpus, share, self._given)
+        self._timing = wish.timing
+        return Slot(chosen, share, self._given, wish.by_index, wish.vram_bytes, wish.timing)
 
     def give_back(self, slot: Slot) -> None:
-        """Take back what `take` gave."""
+        """Take back what `take` gave. A GPU is handed out again only once its memory is seen to be free."""
+        self._timing = self._timing and not slot.timing
         if not slot.gpus:
             self._cpu_used -= 1
         for gpu in slot.gpus:
-            self._used[gpu.uuid] -= slot.share
+            unit = self._units[gpu.uuid]
+            unit.share = max(0.0, unit.share - slot.share)
+            unit.promised -= slot.vram_bytes
+            if unit.share <= _ROUNDING:
+                unit.share = 0.0
+                unit.cooling = unit.gpu.total_bytes > 0
+        self._looked = 0.0
+
+
+def used_on(slot: Slot, driver: Driver | None) -> int | None:
+    """Bytes in use on a slot's GPUs now, whoever uses them; None for a CPU slot."""
+    seen = {gpu.uuid: gpu for gpu in units(driver)}
+    found = [seen[gpu.uuid] for gpu in slot.gpus if gpu.uuid in seen]
+    return sum(gpu.total_bytes - gpu.free_bytes for gpu in found) if found else None
+
+
+def without_numbers(gpu: Gpu) -> Gpu:
+    """A GPU without what changes from one moment to the next."""
+    return replace(gpu, free_bytes=0, processes=())
 
 
 def cpu_count() -> int:

@@ -20,7 +20,7 @@ from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, St
 from pipeline.placement import LocalMachine
 from pipeline.plan import make_plan
 from pipeline.scheduler import Header, Record, Scheduler, Setting
-from pipeline.slots import Slots, discover_gpus, thread_variables
+from pipeline.slots import Slots, thread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,18 +117,19 @@ def execute_run(
 
 
 def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threading.Event, reporter: Reporter) -> None:
-    gpus = discover_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    slots = Slots(visible=os.environ.get("CUDA_VISIBLE_DEVICES"), jobs=request.jobs)
+    driver = slots.driver.version if slots.driver else ""
     used = {task.environment.plugin: task.environment for task in plan.tasks}
     write_environments(layout.environments, used.values())
     for data in plan.data:
         write_json(layout.items(data.name), {"items": [item.id for item in data.items]})
     run_file = str(request.run_file.absolute())
-    record = Record(plan, layout, Header(request.profile, run_file, request.pins, request.jobs, gpus))
+    record = Record(plan, layout, Header(request.profile, run_file, request.pins, request.jobs, slots.gpus, driver))
     record.save()
     events = Journal(layout.events, timed=True)
     at_once = min(request.jobs, len(plan.stage("inference")))
     variables = thread_variables(at_once, os.environ)
-    placement = LocalMachine(Slots(gpus, request.jobs))
+    placement = LocalMachine(slots)
     setting = Setting(plan, layout, placement, events, stop, reporter, request.grace_s, request.backoff_s, variables)
     events.append({"event": "run-started", "run": layout.id})
     status = "failed"

@@ -3,13 +3,14 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
 from envbuilder.documents import Document
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_GPUS = 1024
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d)\s*)+")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:iB)?")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -24,6 +25,19 @@ def parse_duration(value: object) -> float:
         if seconds > 0:
             return seconds
     raise ValueError("expected a duration above zero with its unit, such as 30s, 10m or 1h30m")
+
+
+def parse_size(value: object) -> int:
+    """Bytes of a size such as ``16G``, ``500M`` or ``1.5T``, in powers of 1024.
+
+    Raises:
+        ValueError: it is none, or nothing at all.
+    """
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        size = int(float(found[1]) * 1024 ** (" KMGT".index(found[2])))
+        if size > 0:
+            return size
+    raise ValueError("expected a size above zero with its unit, such as 16G or 500M")
 
 
 def parse_gpus(value: object) -> float | None:
@@ -44,6 +58,7 @@ def parse_gpus(value: object) -> float | None:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PluginName = Annotated[str, StringConstraints(min_length=1)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 Gpus = Annotated[float | None, BeforeValidator(parse_gpus)]
 Params = dict[str, JsonValue]
 Choices = dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
@@ -77,7 +92,9 @@ class TaskEntry(Document):
 
     ``timeout`` is for one attempt, loading included, and any worker that goes on where another was lost. A worker
     that gives no sign of life for ``heartbeat-timeout`` counts as hung. ``id`` replaces the plugin's name in task ids.
-    ``data`` names data sets; all where it is left out.
+    ``data`` names data sets; all where it is left out. ``vram`` is memory that each GPU must have free, whoever else
+    uses it; without it a whole GPU must be nobody else's. ``gpu-ids: index`` names GPUs by number to code that cannot
+    do with their UUIDs.
     """
 
     plugin: PluginName
@@ -86,19 +103,22 @@ class TaskEntry(Document):
     timeout: Duration | None = None
     heartbeat_timeout: Duration = 300.0
     gpus: Gpus = 0.0
+    vram: Size | None = None
+    gpu_ids: Literal["uuid", "index"] = "uuid"
 
 
 class InferenceEntry(TaskEntry):
     """A model on data sets.
 
     ``gpus: auto`` takes one GPU if there is any, else the CPU. ``matrix`` lists values of this task's own
-    parameters; each combination is one task.
+    parameters; each combination is one task. A ``timing`` task has the machine to itself.
     """
 
     gpus: Gpus = None
     batch: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1
     item_timeout: Duration | None = None
     data: list[str] | None = None
+    timing: bool = False
     matrix: Choices = Field(default_factory=dict)
 
 
@@ -129,7 +149,8 @@ class RunFile(Document):
 
     ``repeat`` runs every inference task so many times. With ``on-failure: stop`` nothing but the report is started
     once a task has failed. ``retries`` is how often an attempt that crashed or was killed is made again.
-    ``deterministic`` has torch choose kernels that give the same each time, which are slower.
+    ``deterministic`` has torch choose kernels that give the same each time, which are slower: not for ``timing`` tasks.
+    ``gpu-wait`` is how long to wait, with nothing else to do, for GPUs that others use.
     """
 
     name: Name
@@ -143,3 +164,10 @@ class RunFile(Document):
     on_failure: Literal["continue", "stop"] = "continue"
     retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     deterministic: bool = False
+    gpu_wait: Duration = 600.0
+
+    @model_validator(mode="after")
+    def _keep_apart(self) -> "RunFile":
+        if self.deterministic and any(entry.timing for entry in self.inference):
+            raise ValueError("deterministic kernels are slower: timing tasks need a run of their own without them")
+        return self

@@ -13,7 +13,7 @@ from pipeline.layout import RunLayout, csv_text, now, read_answers, write_json, 
 from pipeline.models import Evaluation, Plan, Status, Task, TaskResult, to_json
 from pipeline.protocol import record_documents
 from pipeline.scheduler.tries import unstarted
-from pipeline.slots import Gpu, cpu_count
+from pipeline.slots import Gpu, cpu_count, without_numbers
 
 RUN_SCHEMA = "envbuilder/run/1"
 METRICS_SCHEMA = "envbuilder/metrics/1"
@@ -62,6 +62,7 @@ class Header:
         pins: what the profile's git sources were pinned to, as plain JSON.
         jobs: attempts that may use the CPU at once.
         gpus: the GPUs there are.
+        driver: the version of their driver; empty where there is none.
         started: ISO 8601, UTC.
     """
 
@@ -70,10 +71,11 @@ class Header:
     pins: Mapping[str, object] = field(default_factory=dict)
     jobs: int = 1
     gpus: tuple[Gpu, ...] = ()
+    driver: str = ""
     started: str = field(default_factory=now)
 
 
-def host_facts(gpus: Sequence[Gpu]) -> dict[str, str]:
+def host_facts(gpus: Sequence[Gpu], driver: str) -> dict[str, str]:
     """The machine in words."""
     facts = {
         "name": platform.node(),
@@ -84,7 +86,7 @@ def host_facts(gpus: Sequence[Gpu]) -> dict[str, str]:
     }
     if gpus:
         facts["GPUs"] = ", ".join(gpu.name for gpu in gpus)
-        facts["GPU driver"] = gpus[0].driver
+        facts["GPU driver"] = driver
     return facts
 
 
@@ -161,8 +163,8 @@ class Record:
             "finished": self.finished,
             "seed": self.plan.seed,
             "run_file": header.run_file,
-            "host": host_facts(header.gpus),
-            "gpus": [asdict(gpu) for gpu in header.gpus],
+            "host": host_facts(header.gpus, header.driver),
+            "gpus": [asdict(without_numbers(gpu)) for gpu in header.gpus],
             "jobs": header.jobs,
             "variables": {name: os.environ[name] for name in _TOLD_VARIABLES if name in os.environ},
             "pins": dict(header.pins),
@@ -188,7 +190,7 @@ class Record:
             "started": header.started,
             "finished": now(),
             "seed": self.plan.seed,
-            "host": host_facts(header.gpus),
+            "host": host_facts(header.gpus, header.driver),
         }
         tasks = [_plain_dict(result) for result in self.results]
         return {

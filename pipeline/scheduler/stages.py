@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class Scheduler:
         self._setting = setting
         self._placement = setting.placement
         self._record = record
+        self._told: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[Slot, Finished | _Released | BaseException]] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -62,15 +64,17 @@ class Scheduler:
         waiting = list(tasks)
         overtaken: Counter[str] = Counter()
         held = 0
+        idle_since: float | None = None
         errors: list[BaseException] = []
         while waiting or held:
             held += self._start(waiting, work, overtaken)
             if held:
                 held -= self._next(waiting, work, errors)
+                idle_since = None
             elif waiting:
-                # Nothing runs and nothing fits: a slot was lost to something that cannot be killed.
-                task = waiting.pop(0)
-                self._end(unstarted(task, "failed", "slot-lost", "its slot is held by a process that cannot be killed"))
+                # Nothing runs and nothing fits: others hold the GPUs, or something of ours that cannot be killed.
+                idle_since = idle_since or time.monotonic()
+                self._wait(waiting, time.monotonic() - idle_since)
         if errors:
             raise errors[0]
 
@@ -94,9 +98,26 @@ class Scheduler:
                 number += 1
             else:
                 passed.append(task.id)
+                self._explain(task)
                 if overtaken[task.id] >= _MOST_OVERTAKEN:
                     break
         return number
+
+    def _wait(self, waiting: list[Task], waited_s: float) -> None:
+        refusal = self._placement.refusal
+        if not refusal.may_pass:
+            reason = f"its slot is held by a process that cannot be killed: {refusal.text}"
+            self._end(unstarted(waiting.pop(0), "failed", "slot-lost", reason))
+        elif waited_s >= self._setting.plan.gpu_wait_s:
+            self._end(unstarted(waiting.pop(0), "failed", "slot-busy", f"waited {waited_s:.0f} s: {refusal.text}"))
+        else:
+            self._setting.interrupted.wait(_TICK_S)
+
+    def _explain(self, task: Task) -> None:
+        """Say once that a task waits for what is not the run's own."""
+        if self._placement.refusal.may_pass and task.id not in self._told:
+            self._told.add(task.id)
+            self._setting.reporter.noted(task, f"waits: {self._placement.refusal.text}")
 
     def _begin(self, work: _Work, task: Task, slot: Slot) -> None:
         self._record.begin(task)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.layout import Journal, RunLayout, now
-from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Silence, Status, Task, TaskResult
+from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
 from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot
 from pipeline.protocol import Message, job_document
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import threading
 
 _LONGEST_BACKOFF_S = 30.0
+_DENSE_SAMPLES = 600
+_SPARSE_EVERY = 15
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,24 @@ class Patience:
         return "again" if last.worth_retrying and self.lasts() else "stop"
 
 
+class _Ear:
+    """Passes on what is heard and seen of one attempt."""
+
+    def __init__(self, tries: Tries, attempt: str, listen: Callable[[Message, str], None]) -> None:
+        self._tries = tries
+        self._attempt = attempt
+        self._listen = listen
+
+    def heard(self, message: Message) -> None:
+        """Pass a message on."""
+        self._tries.hear(message)
+        self._listen(message, self._attempt)
+
+    def measured(self, sample: Sample) -> None:
+        """Pass a sample on."""
+        self._tries.measure(self._attempt, sample)
+
+
 class Tries:
     """The attempts at one task."""
 
@@ -116,6 +136,9 @@ class Tries:
         self.notes: list[str] = []
         self._degraded: list[str] = []
         self._metrics: dict[str, float] = {}
+        self._samples = 0
+        self._peak_ram: int | None = None
+        self._peak_gpu: int | None = None
         self._started = now()
 
     def run(
@@ -170,17 +193,27 @@ class Tries:
         started = {"event": "attempt-started", "task": task.id, "attempt": attempt, "slot": self._slot.label}
         setting.events.append(started)
 
-        def hear(message: Message) -> None:
-            self._hear(message)
-            listen(message, attempt)
-
         keep = setting.plan.shares_worker(task)
-        last = setting.placement.attempt(self._slot, request, interrupted=setting.interrupted, listen=hear, keep=keep)
+        last = setting.placement.attempt(
+            self._slot, request, interrupted=setting.interrupted, watcher=_Ear(self, attempt, listen), keep=keep
+        )
         self.log = str(last.stderr or request.stderr)
         self._keep(attempt, last)
         return last
 
-    def _hear(self, message: Message) -> None:
+    def measure(self, attempt: str, sample: Sample) -> None:
+        """Keep what its processes use."""
+        self._samples += 1
+        self._peak_ram = max(self._peak_ram or 0, sample.ram_bytes)
+        if sample.gpu_bytes is not None:
+            self._peak_gpu = max(self._peak_gpu or 0, sample.gpu_bytes)
+        self._setting.reporter.measured(self.task, sample)
+        # Every second of a night would be more than anybody plots: the longer it takes, the fewer are kept.
+        if self._samples < _DENSE_SAMPLES or self._samples % _SPARSE_EVERY == 0:
+            event = {"event": "sample", "task": self.task.id, "attempt": attempt, "slot": self._slot.label}
+            self._setting.events.append({**event, **asdict(sample)})
+
+    def hear(self, message: Message) -> None:
         """Keep what a worker says beside its answers."""
         text, name, value = message.text("text") or "", message.text("name"), message.number("value")
         if message.kind == "log":
@@ -243,6 +276,8 @@ class Tries:
             wall_s=sum(record.wall_s for record in self.records),
             peak_ram_bytes=_whole(end, "peak_ram_bytes") or last.peak_ram_bytes,
             peak_gpu_bytes=_whole(end, "peak_gpu_bytes"),
+            peak_tree_bytes=self._peak_ram,
+            peak_gpu_tree_bytes=self._peak_gpu,
             cpu_s=end.number("cpu_s") if end else last.cpu_s,
             versions={**self.task.environment.versions, **(versions if isinstance(versions, dict) else {})},
             started=self._started,

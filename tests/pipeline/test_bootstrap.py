@@ -155,13 +155,13 @@ def manual_seed(seed):
 
 def test_gpu_that_torch_cannot_use_falls_back_to_the_processor(bench: Bench) -> None:
     """A slot with a GPU whose driver the environment's torch does not fit runs on the CPU, and says so."""
-    tool = bench.write("bin/nvidia-smi", "#!/bin/sh\necho '0, GPU-0, Some GPU, 1000, 1.0'\n")
-    tool.chmod(0o755)
+    gpu = {"index": 0, "uuid": "GPU-0", "name": "Some GPU", "total_bytes": 0, "free_bytes": 0}
+    driver = bench.write("driver.json", json.dumps({"version": "1.0", "cuda": [12, 8], "gpus": [gpu]}))
     bench.plugin("torch", TORCH)
     bench.plugin("look", LOOK)
     request = bench.request("inference: [{plugin: look}]")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("ENVBUILDER_NVML", str(driver))
         patch.delenv("CUDA_VISIBLE_DEVICES")
         fallen = execute_run(request).tasks[0]
         (bench.root / "site" / "torch.py").unlink()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Task, TaskResult
+from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Task, TaskResult, Wish
 from pipeline.render import (
     ending,
     make_display,
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 
 def _task(name: str = "ocr@lines") -> Task:
     environment = Environment("ocr", "inference", Path(), Path(), "k", Path(), entry="a:b")
-    return Task(name, "inference", environment, {}, gpus=None, identity="0123456789abcdef")
+    return Task(name, "inference", environment, {}, wish=Wish(None), identity="0123456789abcdef")
 
 
 def test_tables_hold_tasks_figures_and_classes() -> None:
@@ -118,6 +118,6 @@ def test_endings_tell_why() -> None:
 
 def test_plans_and_runs_are_tables() -> None:
     """A plan has a row a task, a list of runs a row a run."""
-    plan = Plan("x", 0, stop_on_failure=False, retries=0, data=(), tasks=(_task(),))
+    plan = Plan("x", 0, stop_on_failure=False, retries=0, gpu_wait_s=0, data=(), tasks=(_task(),))
     assert plan_table(plan).rows == (("ocr@lines", "inference", "ocr", "", "auto", "0123456789ab"),)
     assert runs_table([_outcome()]).rows == (("id", "demo", "failed", "1/4", "2026"),)

@@ -1,44 +1,66 @@
+"""GPUs and CPU capacity are handed out as asked for, and taken back only when they are free."""
+
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from pipeline_bench import ECHO
 
-from pipeline.slots import Gpu, Slot, Slots, allowed, discover_gpus, parse_gpus, thread_variables
+from envbuilder.gpus import Driver, Gpu, GpuProcess
+from pipeline.cli import execute_run
+from pipeline.models import Wish
+from pipeline.slots import Slot, Slots, allowed, thread_variables, units
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pipeline_bench import Bench
 
-GPUS = tuple(Gpu(index, f"GPU-{index}abc", "H100", 80 * 1024**3, "570.1") for index in range(3))
-
-LISTING = "0, GPU-0abc, NVIDIA H100 80GB HBM3, 81559, 570.1\n1, GPU-1abc, Old, [N/A], 570.1\nNo devices were found\n"
-
-
-def test_listing_of_the_driver_is_read() -> None:
-    """Index, UUID, name, memory in bytes and driver are taken; what is no GPU is passed over."""
-    first, second = parse_gpus(LISTING)
-    assert first == Gpu(0, "GPU-0abc", "NVIDIA H100 80GB HBM3", 81559 * 1024 * 1024, "570.1")
-    assert second.memory_bytes == 0
+_GIB = 2**30
+GPUS = tuple(Gpu(index, f"GPU-{index}abc", "H100", 80 * _GIB, 79 * _GIB) for index in range(3))
+PARTS = tuple(Gpu(0, f"MIG-{name}", "H100 MIG 1g.10gb", 10 * _GIB, 10 * _GIB) for name in ("one11111", "two22222"))
 
 
-def test_gpus_are_asked_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nvidia-smi lists is what there is; where it is missing or fails there is none."""
-    tool = tmp_path / "nvidia-smi"
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    if not any(gpu.driver for gpu in discover_gpus()):
-        assert discover_gpus() == ()
-    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTING}END\n")
-    tool.chmod(0o755)
-    assert [gpu.index for gpu in discover_gpus()] == [0, 1]
-    assert [gpu.index for gpu in discover_gpus("1")] == [1]
-    assert discover_gpus("") == ()
-    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
-    assert discover_gpus() == ()
+class Machine:
+    """A driver that can be told what to tell."""
+
+    def __init__(self, *gpus: Gpu) -> None:
+        self.gpus = {gpu.uuid: gpu for gpu in gpus}
+
+    def __call__(self) -> Driver:
+        return Driver("570.1", (12, 8), tuple(self.gpus.values()))
+
+    def use(self, number: int, used_gib: float, *pids: int) -> None:
+        """Have so much of a GPU be in use, by these processes."""
+        gpu = GPUS[number]
+        processes = tuple(GpuProcess(pid, int(used_gib * _GIB)) for pid in pids)
+        free = int(79 * _GIB - used_gib * _GIB)
+        self.gpus[gpu.uuid] = replace(gpu, free_bytes=free, processes=processes)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver is asked each time."""
+    monkeypatch.setattr("pipeline.slots._LOOK_EVERY_S", 0.0)
+
+
+def _slots(*gpus: Gpu, jobs: int = 1) -> Slots:
+    return Slots(Machine(*gpus), jobs=jobs)
 
 
 @pytest.mark.parametrize(
     ("visible", "indices"),
-    [(None, [0, 1, 2]), ("2,0", [2, 0]), ("GPU-1", [1]), ("1,7,0", [1]), ("-1", []), ("GPU", [])],
+    [
+        (None, [0, 1, 2]),
+        ("2,0", [2, 0]),
+        ("GPU-1", [1]),
+        ("1,7,0", [1]),
+        ("-1", []),
+        ("GPU", []),
+        ("", []),
+        ("1,1", [1]),
+    ],
 )
 def test_visible_devices_are_respected(visible: str | None, indices: list[int]) -> None:
     """CUDA_VISIBLE_DEVICES limits and orders the GPUs as CUDA itself would."""
@@ -47,68 +69,273 @@ def test_visible_devices_are_respected(visible: str | None, indices: list[int]) 
 
 def test_auto_is_a_gpu_or_the_processor() -> None:
     """Where there is a GPU auto takes one, else the CPU."""
-    slots = Slots(GPUS[:1])
-    first = slots.take(None)
+    slots = _slots(GPUS[0])
+    first = slots.take(Wish(None))
     assert first is not None
-    assert (first.device, slots.take(None)) == ("cuda", None)
+    assert (first.device, first.label, slots.take(Wish(None))) == ("cuda", "gpu0", None)
     slots.give_back(first)
-    again = slots.take(None)
-    assert again is not None
-    assert again.gpus == first.gpus
-    without = Slots().take(None)
+    assert slots.take(Wish(None)) is not None
+    without = _slots().take(Wish(None))
     assert without is not None
-    assert without.device == "cpu"
+    assert (without.device, without.label) == ("cpu", "cpu")
 
 
 def test_whole_gpus_are_exclusive_and_shares_gather() -> None:
     """Shares of one GPU go together, so that others stay whole."""
-    slots = Slots(GPUS[:2])
-    half, other_half = slots.take(0.5), slots.take(0.5)
+    slots = _slots(*GPUS[:2])
+    half, other_half = slots.take(Wish(0.5)), slots.take(Wish(0.5))
     assert half is not None
     assert other_half is not None
     assert half.gpus == other_half.gpus
-    whole = slots.take(1.0)
+    whole = slots.take(Wish(1.0))
     assert whole is not None
     assert whole.gpus != half.gpus
-    assert slots.take(0.1) is None
+    assert slots.take(Wish(0.1)) is None
     slots.give_back(half)
-    assert slots.take(1.0) is None
-    assert slots.take(0.5) is not None
+    assert slots.take(Wish(1.0)) is None
+    assert slots.take(Wish(0.5)) is not None
 
 
 def test_several_gpus_are_taken_together() -> None:
     """Two GPUs are granted at once or not at all."""
-    slots = Slots(GPUS)
-    two = slots.take(2.0)
+    slots = _slots(*GPUS)
+    two = slots.take(Wish(2.0))
     assert two is not None
-    assert len(two.gpus) == 2
-    assert slots.take(2.0) is None
-    assert slots.take(1.0) is not None
+    assert (len(two.gpus), two.label) == (2, "gpu0+gpu1")
+    assert slots.take(Wish(2.0)) is None
+    assert slots.take(Wish(1.0)) is not None
 
 
 def test_jobs_limit_what_shares_the_processor() -> None:
     """The CPU takes as many attempts as asked for, and a GPU's attempt is none of them."""
-    slots = Slots(GPUS[:1], jobs=2)
-    taken = [slots.take(0.0), slots.take(0.0), slots.take(0.0), slots.take(1.0)]
+    slots = _slots(GPUS[0], jobs=2)
+    taken = [slots.take(Wish(count)) for count in (0.0, 0.0, 0.0, 1.0)]
     assert [slot is not None for slot in taken] == [True, True, False, True]
 
 
-def test_wish_that_can_never_be_granted_is_told() -> None:
-    """More GPUs than there are is said at once."""
-    assert Slots(GPUS).lacking(4.0) == "needs 4 GPUs, found 3"
-    assert Slots().lacking(0.5) == "needs 0.5 GPU, found none"
-    assert Slots().lacking(None) is None
-    assert Slots().lacking(0.0) is None
+@pytest.mark.parametrize(
+    ("wish", "gpus", "reason"),
+    [
+        (Wish(4.0), GPUS, "needs 4 GPUs, found 3"),
+        (Wish(0.5), (), "needs 0.5 GPU, found none"),
+        (Wish(None), (), None),
+        (Wish(0.0), (), None),
+        (Wish(1.0, vram_bytes=100 * _GIB), GPUS, "needs 100.0 GiB on a GPU, the largest has 80.0 GiB"),
+    ],
+)
+def test_wish_that_can_never_be_granted_is_told(wish: Wish, gpus: tuple[Gpu, ...], reason: str | None) -> None:
+    """What the machine does not have is said at once."""
+    assert _slots(*gpus).lacking(wish) == reason
 
 
-def test_worker_sees_its_gpus_by_uuid_only() -> None:
-    """A GPU slot names its GPUs; a CPU slot hides them all."""
+def test_gpu_of_others_is_waited_for() -> None:
+    """A GPU on which somebody else computes is not handed out whole; who it is, and how much, is told."""
+    machine = Machine(*GPUS[:1])
+    machine.use(0, 12, 4242)
+    slots = Slots(machine)
+    assert slots.take(Wish(1.0)) is None
+    assert slots.refusal.text == "gpu0 is used by others: 12.0 GiB (process 4242)"
+    assert slots.refusal.may_pass
+    machine.use(0, 0)
+    assert slots.take(Wish(1.0)) is not None
+
+
+def test_use_that_the_driver_lists_no_process_for_is_seen() -> None:
+    """In a container the processes of others are not listed, but their memory is counted."""
+    machine = Machine(*GPUS[:1])
+    machine.use(0, 20)
+    slots = Slots(machine)
+    assert slots.take(Wish(1.0)) is None
+    assert "used by others" in slots.refusal.text
+
+
+def test_vram_picks_a_gpu_with_that_much_free_whoever_uses_the_rest() -> None:
+    """Who says how much memory is needed gets a GPU that has it, beside others."""
+    machine = Machine(*GPUS[:2])
+    machine.use(0, 60, 1)
+    machine.use(1, 30, 2)
+    slots = Slots(machine)
+    slot = slots.take(Wish(1.0, vram_bytes=40 * _GIB))
+    assert slot is not None
+    assert slot.label == "gpu1"
+    assert slots.take(Wish(1.0, vram_bytes=40 * _GIB)) is None
+    assert "gpu0 has 19.0 GiB free, 40.0 GiB are wanted" in slots.refusal.text
+
+
+def test_promised_memory_is_not_promised_twice() -> None:
+    """What the holder of a share was promised counts before it has allocated it."""
+    slots = _slots(GPUS[0])
+    assert slots.take(Wish(0.5, vram_bytes=50 * _GIB)) is not None
+    assert slots.take(Wish(0.5, vram_bytes=50 * _GIB)) is None
+    assert slots.take(Wish(0.5, vram_bytes=20 * _GIB)) is not None
+
+
+def test_gpu_comes_back_when_its_memory_is_free() -> None:
+    """After an attempt its GPU is handed out again only once its memory has fallen to what it was."""
+    machine = Machine(*GPUS[:1])
+    slots = Slots(machine)
+    slot = slots.take(Wish(1.0))
+    assert slot is not None
+    machine.use(0, 33)
+    slots.give_back(slot)
+    assert slots.take(Wish(1.0)) is None
+    assert slots.refusal.text == "the memory of gpu0 is not free yet: 33.0 GiB more than before"
+    machine.use(0, 0.1)
+    assert slots.take(Wish(1.0)) is not None
+
+
+def test_gpu_that_the_driver_lost_is_not_handed_out() -> None:
+    """A GPU that fell off the bus is gone, and nobody waits for it."""
+    machine = Machine(*GPUS[:1])
+    slots = Slots(machine)
+    machine.gpus.clear()
+    assert slots.take(Wish(1.0)) is None
+    assert (slots.refusal.text, slots.refusal.may_pass) == ("gpu0 is gone", False)
+
+
+def test_timing_task_has_the_machine_to_itself() -> None:
+    """It starts when nothing else runs, and nothing else starts before it has ended."""
+    slots = _slots(*GPUS[:2], jobs=2)
+    other = slots.take(Wish(0.0))
+    assert other is not None
+    assert slots.take(Wish(1.0, timing=True)) is None
+    slots.give_back(other)
+    timing = slots.take(Wish(1.0, timing=True))
+    assert timing is not None
+    assert slots.take(Wish(0.0)) is None
+    assert slots.take(Wish(1.0)) is None
+    slots.give_back(timing)
+    assert slots.take(Wish(0.0)) is not None
+
+
+def test_split_gpu_is_handed_out_in_parts() -> None:
+    """MIG devices stand for the GPU that is split into them; CUDA knows them by UUID alone."""
+    whole = replace(GPUS[0], mig=PARTS)
+    assert units(Driver("1", (12, 0), (whole, GPUS[1]))) == (*PARTS, GPUS[1])
+    slots = _slots(whole)
+    first, second = slots.take(Wish(1.0, by_index=True)), slots.take(Wish(1.0))
+    assert first is not None
+    assert second is not None
+    assert first.variables()["CUDA_VISIBLE_DEVICES"] == "MIG-one11111"
+    assert second.label == "gpu0/two22222"
+    assert slots.take(Wish(1.0)) is None
+
+
+def test_worker_sees_its_gpus_and_no_others() -> None:
+    """A GPU slot names its GPUs, by UUID or where that is asked for by number; a CPU slot hides them all."""
     assert Slot(GPUS[:2]).variables()["CUDA_VISIBLE_DEVICES"] == "GPU-0abc,GPU-1abc"
+    assert Slot(GPUS[1:], by_index=True).variables()["CUDA_VISIBLE_DEVICES"] == "1,2"
     assert Slot().variables() == {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def test_threads_are_shared_only_where_several_run() -> None:
     """One attempt has all processors, several their share; a choice of the user's own stands."""
     assert thread_variables(1, {}) == {}
-    assert int(thread_variables(1000, {})["OMP_NUM_THREADS"]) == 1
-    assert thread_variables(2, {"OMP_NUM_THREADS": "3"}) == {}
+    assert thread_variables(10_000, {}) == {"OMP_NUM_THREADS": "1"}
+    assert thread_variables(2, {"OMP_NUM_THREADS": "7"}) == {}
+
+
+# Takes memory of its GPU, as the recorded driver tells it, and gives it back some time after its end.
+_HOLDER = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+
+RECORD = Path(os.environ["ENVBUILDER_NVML"])
+CHANGE = '''
+import json, os, sys
+path, free = sys.argv[1], int(sys.argv[2])
+record = json.load(open(path))
+record["gpus"][0]["free_bytes"] = free
+json.dump(record, open(path + ".new", "w"))
+os.replace(path + ".new", path)
+'''
+
+class Plugin:
+    def load(self, context):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0abc"
+        record = json.loads(RECORD.read_text())
+        self.free = record["gpus"][0]["free_bytes"]
+        subprocess.run([sys.executable, "-c", CHANGE, str(RECORD), str(self.free - 10 * 2**30)], check=True)
+
+    def predict(self, batch):
+        time.sleep(2.5)
+        return [f"{self.free / 2**30:.0f}"] * len(batch)
+"""
+
+
+def test_run_waits_for_the_memory_of_the_task_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two tasks on one GPU the second starts when the first one's memory is free, and what was used is on record."""
+    import threading
+
+    record = bench.write("driver.json", json.dumps(asdict(Machine(GPUS[0])())))
+    monkeypatch.setenv("ENVBUILDER_NVML", str(record))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    bench.plugin("holder", _HOLDER)
+    bench.plugin("other", _HOLDER)
+    request = bench.request("inference: [{plugin: holder, batch: 3, gpus: 1}, {plugin: other, batch: 3, gpus: 1}]\n")
+
+    def free_later() -> None:
+        # The memory of the first is free a while after it has ended, as a driver may take its time.
+        from pipeline_bench import wait_for
+
+        journal = "runs/*/events.jsonl"
+        wait_for(lambda: any("task-ended" in path.read_text() for path in bench.state.glob(journal)), "the first task")
+        document = json.loads(record.read_text())
+        document["gpus"][0]["free_bytes"] = GPUS[0].free_bytes
+        draft = record.with_suffix(".draft")
+        draft.write_text(json.dumps(document))
+        draft.replace(record)
+
+    thread = threading.Thread(target=free_later)
+    thread.start()
+    outcome = execute_run(request)
+    thread.join()
+    assert outcome.ok, outcome.problems
+    first, second = outcome.tasks
+    assert (first.slot, first.device_name) == ("gpu0", "H100")
+    assert first.peak_gpu_tree_bytes == 10 * _GIB
+    assert first.peak_tree_bytes is not None
+    answers = [
+        json.loads(line)["answer"]
+        for line in (bench.state / "runs/latest/answers/other@lines.jsonl").read_text().splitlines()
+    ]
+    assert answers == ["79"] * 3
+    assert second.ok
+
+
+def test_gpu_that_stays_busy_fails_the_task(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing else to do a run waits as long as it was told for a GPU that others use, and says who."""
+    machine = Machine(GPUS[0])
+    machine.use(0, 12, 4242)
+    record = bench.write("driver.json", json.dumps(asdict(machine())))
+    monkeypatch.setenv("ENVBUILDER_NVML", str(record))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    bench.plugin("echo", ECHO)
+    (task,) = execute_run(bench.request("inference: [{plugin: echo, gpus: 1}]\ngpu-wait: 500ms")).tasks
+    assert (task.status, task.code) == ("failed", "slot-busy")
+    assert "used by others: 12.0 GiB (process 4242)" in str(task.error)
+
+
+@pytest.mark.gpu
+def test_real_gpu_is_seen_used_and_given_back(bench: Bench) -> None:
+    """On a machine with a GPU and torch: discovered, handed out, its use on record, and free again afterwards."""
+    from envbuilder import gpus
+
+    driver = gpus.read()
+    if driver is None:
+        pytest.skip("needs an NVIDIA GPU and its driver")
+    source = (
+        "import time, torch\n\nclass Plugin:\n    def load(self, context):\n"
+        "        assert context.device == 'cuda'\n        self.held = torch.zeros(2**30, device='cuda')\n\n"
+        "    def predict(self, batch):\n        time.sleep(3)\n        return ['x'] * len(batch)\n"
+    )
+    bench.plugin("holder", source)
+    outcome = execute_run(bench.request("inference: [{plugin: holder, batch: 3, gpus: 1}]"))
+    (task,) = outcome.tasks
+    assert task.ok, task.error
+    assert task.peak_gpu_bytes == 4 * _GIB
+    assert task.peak_gpu_tree_bytes is not None
+    assert task.peak_gpu_tree_bytes > 4 * _GIB
+    slots = Slots()
+    slot = slots.take(Wish(1.0))
+    assert slot is not None
