@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from envbuilder.lock.fitting import Core, CoreJudge, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, edit_hint
+from envbuilder.lock.siblings import divergent
 from envbuilder.lock.sources import Sources, nearest, same_place
 from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
 from envbuilder.store import interpreters
@@ -78,6 +80,7 @@ def check(
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
+    problems.extend(checker.check_siblings(plugins, registry))
     problems.extend(checker.check_pins(entries))
     problems.extend(checker.check_pinned_core(entries))
     cores = checker.judge.cores
@@ -324,6 +327,16 @@ class _Checker:
             Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", plugin.name, where, hint)
             for name, found, pinned in off_pin(packages, pins)
         ]
+
+    def check_siblings(self, plugins: Sequence[Entry], registry: Registry) -> list[Problem]:
+        """Libraries that these plugins' locks hold at other commits than one another's, or than any other plugin's."""
+        locks = {}
+        for plugin in registry.plugins:
+            with contextlib.suppress(ConfigError, ValueError):  # Which `lock-missing` and `lock-stale` tell.
+                locks[plugin.name] = read_lock(lock_folder(self._workspace, self._profile, plugin.name))
+        chosen = {package.name for plugin in plugins for package in locks.get(plugin.name, ())}
+        registered = {entry.name for entry in registry.entries}
+        return [problem for problem in divergent(locks, self._profile, registered) if problem.entry in chosen]
 
     def check_pinned_core(self, entries: Sequence[Entry]) -> list[Problem]:
         """Where the registry's core is another version than the current one, which plugins are judged by."""

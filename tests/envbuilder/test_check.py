@@ -398,6 +398,59 @@ def test_everything_is_told_at_once(workshop: Workshop) -> None:
     ]
 
 
+def test_sibling_divergent_is_not_seen_by_uv(workshop: Workshop) -> None:
+    """Two plugins locked on different days hold two commits of a library's tag: both are named, and the hint aligns them."""
+    names = ("alpha", "beta", "gamma")
+    for name in names:
+        workshop.plugin(name, dependencies=() if name == "gamma" else ("lib",))
+    old = workshop.release("lib", "v0.1.0")
+    workshop.entry("lib", kind="library")
+    lock(workshop)
+    new = workshop.release("lib", "later", code="x = 1")
+    retag(workshop, "lib", "v0.1.0", new)
+    before = (workshop.work / "profiles" / "prod" / "alpha" / "uv.lock").read_bytes()
+    lock(workshop, "--repin", "beta")
+    assert (workshop.work / "profiles" / "prod" / "alpha" / "uv.lock").read_bytes() == before
+    assert uv_is_content(workshop, "alpha")
+    assert uv_is_content(workshop, "beta")
+    found = [each for each in problems(workshop.within("check", "--format", "json")) if each["entry"] == "lib"]
+    assert [each["code"] for each in found] == ["sibling-divergent"]
+    assert found[0]["message"] == f"lib is at {old} in alpha; {new} in beta"
+    assert ("lib", "sibling-divergent") in check(workshop, "beta", "--offline")
+    assert check(workshop, "gamma") == []
+    obey(workshop, found[0]["hint"])
+    assert check(workshop) == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_library_that_no_entry_names_may_diverge_too(workshop: Workshop, same: object) -> None:
+    """What packages take from git by themselves is held to one commit for one tag; two tags are two wishes."""
+    first = workshop.release("helper", "v0.1.0")
+    tags = {"alpha": "v0.1.0", "beta": "v0.1.0" if same else "v0.2.0"}
+    second = workshop.release("helper", "v0.2.0", code="x = 1")
+    head = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
+    for name, tag in tags.items():
+        project = (
+            f'[project]\nname = "{name}"\nversion = "0.1.0"\ndependencies = ["helper"]\n'
+            f'[tool.uv.sources]\nhelper = {{git = "https://git.example.org/helper.git", tag = "{tag}"}}\n'
+        )
+        workshop.plugin(name, pyproject=head + project, dependencies=("helper",))
+    lock(workshop, "alpha")
+    if same:
+        retag(workshop, "helper", "v0.1.0", second)
+    env = {"UV_CACHE_DIR": str(workshop.root / "another-day")}
+    assert workshop.within("lock", "-q", "beta", env=env).status == 0
+    if not same:
+        assert check(workshop) == []
+        return
+    found = only(workshop)
+    assert (found["code"], found["entry"]) == ("sibling-divergent", "helper")
+    url = "https://git.example.org/helper.git?tag=v0.1.0"
+    assert found["message"] == f"helper ({url}) is at {first} in alpha; {second} in beta"
+    obey(workshop, found["hint"])
+    assert check(workshop) == []
+
+
 def test_check_of_one_plugin_looks_at_what_it_needs(workshop: Workshop) -> None:
     """A plugin that is named is judged with its siblings and without the rest."""
     for name in ("alpha", "beta"):

@@ -1,0 +1,39 @@
+"""Whether the closures of a profile hold one library at one commit. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from envbuilder.errors import Problem
+from envbuilder.lock.project import LockedPackage
+from envbuilder.models import Profile
+
+
+def divergent(
+    locks: Mapping[str, Sequence[LockedPackage]], profile: Profile, registered: Collection[str]
+) -> Iterator[Problem]:
+    """Libraries from git that stand at several commits, though every closure asks for the same of them.
+
+    Entries of the registry are one source by definition. What no entry names is compared where address and ref are the
+    same: two plugins may well want two tags of one library.
+
+    Args:
+        locks: the packages of each plugin's lock.
+        profile: whose.
+        registered: the names of the registry's entries.
+    """
+    found: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for plugin, packages in sorted(locks.items()):
+        for package in packages:
+            if package.commit is not None:
+                asked = "" if package.name in registered else package.source["git"].partition("#")[0]
+                found[package.name, asked][package.commit].append(plugin)
+    for (name, asked), commits in sorted(found.items()):
+        if len(commits) > 1:
+            shown = "; ".join(f"{commit} in {', '.join(plugins)}" for commit, plugins in commits.items())
+            plugins = sorted(plugin for each in commits.values() for plugin in each)
+            newer = [] if name in registered else ["--upgrade-package", name]
+            hint = " ".join(["envbuilder", "lock", "--profile", profile.name, *newer, *plugins])
+            message = f"{name}{f' ({asked})' if asked else ''} is at {shown}"
+            yield Problem("sibling-divergent", message, name, f"profiles/{profile.name}", hint)
