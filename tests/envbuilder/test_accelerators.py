@@ -132,7 +132,8 @@ def test_nvml_is_read_with_what_it_does_not_tell() -> None:
     nvml = Nvml()
     found = gpus.read(nvml)
     first = Gpu(0, "UUID-gpu0", "NVIDIA H100", 80 << 30, 70 << 30, (9, 0), (GpuProcess(7, None),))
-    second = Gpu(1, "UUID-gpu1", "NVIDIA H100", 0, 0, mig=("UUID-gpu1-0", "UUID-gpu1-1"))
+    parts = tuple(Gpu(1, f"UUID-gpu1-{number}", "NVIDIA H100", 0, 0) for number in range(2))
+    second = Gpu(1, "UUID-gpu1", "NVIDIA H100", 0, 0, mig=parts)
     assert found == Driver("570.86.10", (12, 8), (first, second))
     assert nvml.open == 0
 
@@ -150,7 +151,8 @@ def test_recorded_machine_is_read_back_whole(tmp_path: Path, monkeypatch: pytest
     """A record holds all that NVML tells; one that cannot be read is an error, not a machine without a GPU."""
     record = tmp_path / "nvml.json"
     monkeypatch.setenv(gpus.RECORDED, str(record))
-    found = Driver("580.1", (13, 0), (Gpu(0, "GPU-1", "A", 2, 1, (9, 0), (GpuProcess(7, 3),), ("MIG-1",)),))
+    part = Gpu(0, "MIG-1", "A MIG", 1, 1)
+    found = Driver("580.1", (13, 0), (Gpu(0, "GPU-1", "A", 2, 1, (9, 0), (GpuProcess(7, 3),), (part,)),))
     record.write_text(json.dumps(found, default=vars))
     assert gpus.read() == found
     record.write_text("null")
