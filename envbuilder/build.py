@@ -313,6 +313,7 @@ class Builder:
         mode, is_news = link_mode(self._workspace.shared)
         if is_news:
             report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
+        downloads = _Downloads(report)
         recipe = Recipe(
             project=lock_folder(self._workspace, self._profile, draft.plugin.name),
             staging=self.store.staging(key),
@@ -326,19 +327,26 @@ class Builder:
             extra=_backend_in(inputs),
             open_to_base=bool(draft.plugin.provided),
             offline=self._offline,
+            hear=downloads.hear,
         )
 
         def waiting() -> None:
             report(PluginOutcome(draft.plugin.name, "waiting", detail="another environment fetches its packages"))
 
+        def synced(recipe: Recipe) -> set[str]:
+            try:
+                return sync(recipe, self._workspace.shared, waiting)
+            finally:
+                downloads.give_up()
+
         start = time.time_ns()
-        before = sync(recipe, self._workspace.shared, waiting)
+        before = synced(recipe)
         files, wrong = self._inspect(draft, recipe, before, trusting=not mend)
         if wrong and not self._offline:
             # What is wrong in a fresh environment is wrong in uv's cache, which hard links share.
             suspects = records.suspects(recipe.staging, wrong)
             recipe = replace(recipe, staging=self.store.staging(key), suspects=suspects, since_ns=start)
-            before = sync(recipe, self._workspace.shared, waiting)
+            before = synced(recipe)
             files, wrong = self._inspect(draft, recipe, before, trusting=False)
         if wrong:
             text = "; ".join(map(str, wrong[:5])) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
@@ -408,6 +416,33 @@ def _backend_in(inputs: Mapping[str, object]) -> str | None:
 def _provided_in(inputs: Mapping[str, object]) -> dict[str, str]:
     found = inputs.get("provided")
     return {str(name): str(version) for name, version in found.items()} if isinstance(found, Mapping) else {}
+
+
+class _Downloads:
+    """Reports the downloads of one uv, of no plugin in particular: all that wait for it get what it fetches."""
+
+    def __init__(self, report: Callable[[PluginOutcome], None]) -> None:
+        self._report = report
+        self._begun: dict[str, tuple[float, str]] = {}
+
+    def hear(self, line: str) -> None:
+        """Take note of a line of uv's; what tells of no download is passed over."""
+        told = uv.download_of(line)
+        if told is None:
+            return
+        name, size = told
+        if size is not None:
+            self._begun[name] = time.monotonic(), f"{name}, {size}"
+            self._report(PluginOutcome("", "fetching", detail=self._begun[name][1]))
+        elif name in self._begun:
+            begun, detail = self._begun.pop(name)
+            self._report(PluginOutcome("", "fetched", time.monotonic() - begun, detail))
+
+    def give_up(self) -> None:
+        """Report what has begun and will not end."""
+        for _, detail in self._begun.values():
+            self._report(PluginOutcome("", "not fetched", detail=detail))
+        self._begun.clear()
 
 
 def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[records.Wrong]:

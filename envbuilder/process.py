@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    hear: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a program to its end and keep what it wrote.
 
@@ -97,6 +98,7 @@ def run(
         cwd: the folder to run in.
         env: the whole environment of the child; `clean_environment()` where not given.
         timeout_s: seconds after which it is ended.
+        hear: called, in another thread, with each line of its stderr as it comes.
 
     Raises:
         ToolError: the program cannot be started, or did not end in time.
@@ -105,7 +107,8 @@ def run(
     words = tuple(str(word) for word in argv)
     if _stopping.is_set():
         raise Interrupted
-    process = _start(words, cwd, dict(env) if env is not None else clean_environment())
+    ear = _Ear(hear) if hear is not None else None
+    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear)
     with _live_guard:
         _live.add(process)
     if _stopping.is_set():  # `stop_all` may have looked before this one was there.
@@ -124,10 +127,42 @@ def run(
             _close(process)
     if _stopping.is_set():
         raise Interrupted
-    return Completed(words, process.returncode, stdout, redacted(stderr))
+    return Completed(words, process.returncode, stdout, redacted(ear.text() if ear else stderr))
 
 
-def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str]) -> subprocess.Popen[str]:
+class _Ear(threading.Thread):
+    """Reads a pipe to its end, and hands on each line as it comes."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__(daemon=True)
+        source, self.mouth = os.pipe()
+        self._stream = os.fdopen(source, encoding="utf-8", errors="replace")
+        self._hear = hear
+        self._lines: list[str] = []
+
+    def run(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                self._lines.append(line)
+                with contextlib.suppress(OSError):  # Telling may fail; reading must not stop, or the program would.
+                    self._hear(redacted(line))
+
+    def text(self) -> str:
+        """All that came; what a program leaves behind may hold the pipe open, and is not waited for."""
+        self.join(_GRACE_S)
+        return "".join(self._lines)
+
+
+def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None) -> subprocess.Popen[str]:
+    try:
+        return _spawn(words, cwd, env, ear)
+    finally:
+        if ear is not None:
+            os.close(ear.mouth)
+            ear.start()
+
+
+def _spawn(words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             words,
@@ -135,7 +170,7 @@ def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str]) -> sub
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=ear.mouth if ear else subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="replace",

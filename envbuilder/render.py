@@ -26,7 +26,13 @@ _MARKS = {
     "unchanged": ("=", "dim"),
     "failed": ("x", "red"),
     "waiting": (".", "yellow"),
+    "fetched": ("+", "green"),
+    "not fetched": ("x", "red"),
 }
+
+
+# How many downloads at once the live line names.
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class Progress:
         self._states: dict[str, PluginOutcome] = {name: PluginOutcome(name, "…") for name in plugins}
         self._started = dict.fromkeys(plugins, time.monotonic())
         self._silent = silent
+        self._downloads: dict[str, float] = {}
         self._guard = threading.Lock()
         self._live: Live | None = None
 
@@ -173,9 +180,14 @@ class Progress:
             self._live.stop()
 
     def report(self, outcome: PluginOutcome) -> None:
-        """Take note of an event; may be called from any thread."""
+        """Take note of an event, of no plugin where it is a download; may be called from any thread."""
         with self._guard:
-            self._states[outcome.plugin] = outcome
+            if outcome.state == "fetching":
+                self._downloads[outcome.detail] = time.monotonic()
+            elif outcome.state in {"fetched", "not fetched"}:
+                self._downloads.pop(outcome.detail, None)
+            else:
+                self._states[outcome.plugin] = outcome
             if self._live is None and not self._silent:
                 print(self._line(outcome), file=sys.stderr, flush=True)
 
@@ -197,4 +209,9 @@ class Progress:
                 seconds = time.monotonic() - self._started.get(name, 0) if busy else outcome.seconds
                 shown = f"{seconds:.1f} s" if seconds >= 0.05 else ""
                 grid.add_row(self._verb, name, f"[{style}]{outcome.state}[/]", shown, escape(outcome.detail))
+            if self._downloads:
+                seconds = time.monotonic() - min(self._downloads.values())
+                names = "; ".join(list(self._downloads)[:_SHOWN])
+                more = f"; and {len(self._downloads) - _SHOWN} more" if len(self._downloads) > _SHOWN else ""
+                grid.add_row(self._verb, "", "[cyan]fetching[/]", f"{seconds:.1f} s", escape(names + more))
         return grid

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -116,15 +116,34 @@ def venv(folder: Path, interpreter: Path, *, prompt: str) -> process.Completed:
     return _run([*arguments, "--python", interpreter, folder], {}, cwd=folder.parent, offline=True)
 
 
-def sync(
-    project: Path, folder: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool, extra: str | None = None
+def sync(  # noqa: PLR0913 - uv's own
+    project: Path,
+    folder: Path,
+    interpreter: Path,
+    env: Mapping[str, str],
+    *,
+    offline: bool,
+    extra: str | None = None,
+    hear: Callable[[str], None] | None = None,
 ) -> process.Completed:
-    """``uv sync --frozen`` of a project's lock, with one of its extras, into a folder."""
+    """``uv sync --frozen`` of a project's lock, with one of its extras, into a folder; `hear` gets what it says."""
     arguments: list[str | Path] = ["sync", "--frozen", "--no-default-groups", "--no-progress", "--project", project]
     arguments += ["--extra", extra] if extra else []
     place = {"UV_PROJECT_ENVIRONMENT": str(folder)}
     flags = _flags(offline=offline)
-    return _run([*arguments, "--python", interpreter, *flags], {**env, **place}, cwd=project, offline=offline)
+    words = [*arguments, "--python", interpreter, *flags]
+    return _run(words, {**env, **place}, cwd=project, offline=offline, hear=hear)
+
+
+def download_of(line: str) -> tuple[str, str | None] | None:
+    """What a line that uv says tells of a download: the package, with its size as it begins; None for other lines.
+
+    Good for showing, and for nothing else: a uv to come may say it otherwise.
+    """
+    found = re.fullmatch(r"\s*Download(?:ing (\S+) \((.+)\)|ed (\S+))\s*", line)
+    if found is None:
+        return None
+    return (found[1], found[2]) if found[1] else (found[3], None)
 
 
 def forget(names: Collection[str], *, cwd: Path) -> process.Completed:
@@ -224,7 +243,14 @@ def _usual_cache(*_steering: str | None) -> Path:
     return Path(done.stdout.strip())
 
 
-def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path, offline: bool = False) -> process.Completed:
+def _run(
+    arguments: list[str | Path],
+    env: Mapping[str, str],
+    *,
+    cwd: Path,
+    offline: bool = False,
+    hear: Callable[[str], None] | None = None,
+) -> process.Completed:
     left_out = _CHOICES | _CERTIFICATES if offline else _CHOICES
     base = {name: value for name, value in os.environ.items() if name not in left_out}
     cache_dir = str(cache_folder())
@@ -238,7 +264,8 @@ def _run(arguments: list[str | Path], env: Mapping[str, str], *, cwd: Path, offl
         **env,
     }
     argv = [find_uv(), "--color", "never", *arguments]
-    return process.run(argv, cwd=cwd, env=process.clean_environment(own, base=base), timeout_s=_TIMEOUT_S)
+    whole = process.clean_environment(own, base=base)
+    return process.run(argv, cwd=cwd, env=whole, timeout_s=_TIMEOUT_S, hear=hear)
 
 
 def _flags(*, offline: bool) -> list[str]:

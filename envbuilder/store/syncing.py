@@ -56,6 +56,7 @@ class Recipe:
         offline: whether the network is out of bounds.
         suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
         since_ns: when that cache was read, as `time.time_ns` tells it.
+        hear: called with each line that uv says while it fetches.
     """
 
     project: Path
@@ -69,6 +70,7 @@ class Recipe:
     offline: bool = False
     suspects: Collection[str] = ()
     since_ns: int = 0
+    hear: Callable[[str], None] | None = None
 
 
 def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
@@ -147,7 +149,13 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     if isinstance(made, Skeleton):
         before = _lay(made, recipe)
         made = uv.sync(
-            recipe.project, recipe.staging, recipe.interpreter.path, recipe.env, offline=offline, extra=recipe.extra
+            recipe.project,
+            recipe.staging,
+            recipe.interpreter.path,
+            recipe.env,
+            offline=offline,
+            extra=recipe.extra,
+            hear=None if offline else recipe.hear,
         )
         if made.ok:
             return before

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +13,11 @@ from pathlib import Path
 
 import pytest
 from local_index import Index, make_wheel
+from rich.console import Console
 from workshop import PYTHON, Workshop
+
+from envbuilder.models import PluginOutcome
+from envbuilder.render import Progress
 
 SHARED = ("common-a", "common-b", "common-c", "common-d")
 PLUGINS = ("p-one", "p-two", "p-three", "p-four")
@@ -81,8 +88,42 @@ def fetched_once(workshop: Workshop, index: Index) -> None:
 @pytest.mark.parametrize("jobs", ["1", "4"])
 def test_wheels_are_fetched_once_by_one_builder(cold: Workshop, index: Index, jobs: str) -> None:
     """Four cold environments at once ask for each wheel that they share one time."""
-    ends_well([build(cold, "--jobs", jobs)])
+    said = ends_well([build(cold, "--jobs", jobs)])
     fetched_once(cold, index)
+    for name in SHARED:  # One download, whoever waits for it.
+        assert len(re.findall(rf"^> build +fetching  \({name}, 2\.9MiB\)$", said, re.MULTILINE)) == 1, said
+        assert len(re.findall(rf"^\+ build +fetched .*\({name}, 2\.9MiB\)$", said, re.MULTILINE)) == 1, said
+
+
+def test_download_that_breaks_off_is_told(cold: Workshop, index: Index) -> None:
+    """A download that does not end is said to have failed, by its own line and by the plugin's."""
+    for wheel in index.folder.glob("common_*.whl"):
+        os.truncate(wheel, 2_000_000)
+    ran = cold.within("build", "p-one", env={**cache(cold), "UV_HTTP_RETRIES": "0"})
+    assert ran.status == 1
+    assert re.search(r"^x build +not fetched  \(common-[abcd], .*MiB\)$", ran.err, re.MULTILINE), ran.err
+    assert "error[sync-failed] p-one" in ran.err
+
+
+def test_live_view_shows_downloads_in_one_line() -> None:
+    """On a terminal all downloads under way are one line, which goes with the last of them."""
+    progress = Progress("build", ["alpha"], silent=True)
+
+    def shown() -> str:
+        console = Console(width=200, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(progress._render())
+        return captured.get()
+
+    names = [f"package-{number}, 3MiB" for number in range(6)]
+    for name in names:
+        progress.report(PluginOutcome("", "fetching", detail=name))
+    lines = shown().splitlines()
+    assert len(lines) == 2
+    assert f"{'; '.join(names[:4])}; and 2 more" in lines[1]
+    for name in names:
+        progress.report(PluginOutcome("", "fetched", detail=name))
+    assert "fetching" not in shown()
 
 
 def test_wheels_are_fetched_once_by_two_builders(cold: Workshop, index: Index) -> None:
