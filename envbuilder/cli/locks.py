@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,20 @@ def lock(  # noqa: PLR0913 - one parameter for each option
     offline: bool,
 ) -> Outcome:
     """Write one uv.lock per plugin, and pins.toml."""
+    is_plain = not (plugins or upgrade or packages or repin)
+    if is_plain and (quick := _nothing_to_do(settings, check=check)):
+        return quick
     from envbuilder.lock import locking
     from envbuilder.render import Outcome, Progress
 
+    since_ns = time.time_ns()
     here = settings.open()
     chosen = here.select(plugins)
     if check:
-        return _lock_check(here, chosen)
+        outcome = _lock_check(here, chosen)
+        if is_plain and outcome.ok:
+            locking.note_current(here.workspace, here.profile, here.registry, since_ns=since_ns)
+        return outcome
     before = _lock_texts(here, chosen)
     _refuse_unlocked(here, packages, before)
     request = locking.Request(offline=offline, upgrade=upgrade, packages=packages, repin=repin, jobs=jobs)
@@ -61,6 +69,8 @@ def lock(  # noqa: PLR0913 - one parameter for each option
         outcomes = locking.lock_plugins(
             here.workspace, here.profile, here.registry, chosen, request=request, report=progress.report
         )
+    if is_plain and all(outcome.state == "unchanged" for outcome in outcomes):
+        locking.note_current(here.workspace, here.profile, here.registry, since_ns=since_ns)
     changed = _changes(here, before, [plugin for plugin in chosen if plugin.name in _locked(outcomes)])
     return Outcome(
         "lock",
@@ -72,6 +82,28 @@ def lock(  # noqa: PLR0913 - one parameter for each option
         problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
         text=(*changes_table(changed, "was", "is"), summary(outcomes, f"profiles/{here.profile.name}")),
     )
+
+
+def _nothing_to_do(settings: Settings, *, check: bool) -> Outcome | None:
+    """The outcome of a `lock` that a stamp proves to be a no-op; reads neither registry nor locks."""
+    from envbuilder.places import candidates, state_folders
+    from envbuilder.render import Outcome
+    from envbuilder.store import stamps
+
+    root = next(candidates(settings.folder), None)
+    names = stamps.meant(stamps.stamp_path(state_folders(root)[1], settings.profile, "lock")) if root else None
+    if not names:
+        return None
+    if check:
+        plugins: list[dict[str, object]] = [{"plugin": name, "state": "ok"} for name in names]
+        text = f"{len(names)} of {len(names)} locks are up to date"
+        return Outcome("lock", settings.profile, {"plugins": plugins}, text=(text,))
+    if not settings.quiet:
+        for name in names:
+            click.echo(f"= lock {name}  unchanged", err=True)
+    plugins = [{"plugin": name, "state": "unchanged", "seconds": 0.0} for name in names]
+    text = f"{len(names)} unchanged: profiles/{settings.profile}"
+    return Outcome("lock", settings.profile, {"plugins": plugins, "changes": []}, text=(text,))
 
 
 def _locked(outcomes: Sequence[PluginOutcome]) -> set[str]:

@@ -47,6 +47,7 @@ from envbuilder.models import (
     Entry,
     GitSource,
     LockRecord,
+    PathSource,
     Pin,
     Pins,
     PluginOutcome,
@@ -55,7 +56,7 @@ from envbuilder.models import (
     Registry,
     Workspace,
 )
-from envbuilder.store import interpreters
+from envbuilder.store import interpreters, stamps
 from envbuilder.store.files import keep_from_git, locked, unwritable, write_atomically
 
 # Measured: four resolutions at once are the most that two cores and one index gain from.
@@ -541,3 +542,40 @@ def find_stale(
             problem = Problem(code, error.message, plugin.name, error.where or where, error.hint)
         found[plugin.name] = problem or draft
     return found
+
+
+def note_current(workspace: Workspace, profile: Profile, registry: Registry, *, since_ns: int) -> None:
+    """Note that all locks are as they should be, so that the next look needs stats alone.
+
+    Args:
+        workspace, profile, registry: whose.
+        since_ns: when they began to be read, in ns since the epoch.
+    """
+    root, folder = workspace.root, workspace.root / "profiles" / profile.name
+    entries = root / "profiles" / "registry"
+    checkouts = [root / entry.source.path for entry in registry.entries if isinstance(entry.source, PathSource)]
+    if not all(map(_files_tell, checkouts)):
+        return
+    locks = [folder / plugin.name / name for plugin in registry.plugins for name in ("pyproject.toml", "uv.lock")]
+    cores = [core for core in workspace.core.values() if isinstance(core, Path)]
+    watched = [
+        root / "pyproject.toml",
+        entries,
+        *sorted(entries.glob("*.yaml")),
+        folder / "profile.toml",
+        folder / "pins.toml",
+        *locks,
+        *(checkout / "pyproject.toml" for checkout in [*cores, *checkouts]),
+    ]
+    names = {plugin.name: "" for plugin in registry.plugins}
+    stamps.write(stamps.stamp_path(workspace.own, profile.name, "lock"), watched, names, since_ns=since_ns)
+
+
+def _files_tell(checkout: Path) -> bool:
+    """Whether a checkout's ``pyproject.toml`` alone says what its lock follows from; a build may look anywhere."""
+    try:
+        text = (checkout / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    static = any(line.strip() in {"[project]", "[tool.poetry]"} for line in text.splitlines())
+    return static and "dynamic" not in text

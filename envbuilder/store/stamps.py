@@ -75,24 +75,36 @@ def meant(file: Path) -> dict[str, str] | None:
         return None
 
 
-def write(file: Path, watched: Iterable[Path], environments: Mapping[str, str]) -> None:
-    """Note what was looked at and what is there: plugin to key."""
-    # What was written just now (the generation, most likely) would make the stamp worthless.
-    time.sleep(2 * _TOO_FRESH_NS / 1e9)
+def write(file: Path, watched: Iterable[Path], environments: Mapping[str, str], *, since_ns: int | None = None) -> None:
+    """Note what was looked at and what is there: plugin to key.
+
+    Args:
+        file: where to.
+        watched: files and folders.
+        environments: plugin to key.
+        since_ns: when the looking began, in ns: what was written since may not be what was looked at, and there is no
+            stamp then. None where the caller wrote some of it himself.
+    """
+    if since_ns is None:
+        # What was written just now (the generation, most likely) would make the stamp worthless.
+        time.sleep(2 * _TOO_FRESH_NS / 1e9)
+    files = {str(path): _stat(path) for path in watched}
+    if since_ns is not None and any(found is not None and found[1] >= since_ns for found in files.values()):
+        return
     document = {
         "place": str(file),
         "version": __version__,
         "variables": _variables(),
-        "files": {str(path): _stat(path) for path in watched},
+        "files": files,
         "made-ns": time.time_ns(),
         "environments": dict(environments),
     }
     write_atomically(file, json.dumps(document, indent=0))
 
 
-def stamp_path(own: Path, profile: str) -> Path:
-    """Where a workspace keeps the stamp of a profile's last whole `build`."""
-    return own / "stamps" / f"build-{profile}.json"
+def stamp_path(own: Path, profile: str, command: str = "build") -> Path:
+    """Where a workspace keeps the stamp of a profile's last whole `build`, or of another command."""
+    return own / "stamps" / f"{command}-{profile}.json"
 
 
 def _variables() -> str:

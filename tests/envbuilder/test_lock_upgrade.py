@@ -128,3 +128,66 @@ def test_an_index_is_asked_again_only_for_what_may_be_new(
         assert index.asked["page", "thing"] == asked
         text = "".join(path.read_text() for path in (workshop.work / "profiles" / "prod").glob("alpha/*"))
         assert "cache-control" not in text
+
+
+@pytest.fixture
+def noted(workshop: Workshop) -> Workshop:
+    """A dev profile with a checkout, a core and a library that no plugin needs; locked, and looked at once more."""
+    workshop.package(workshop.work / "packages" / "alpha", name="alpha")
+    workshop.package(workshop.work / "packages" / "core", name="core")
+    workshop.settings(core={"core": '{path = "packages/core"}'})
+    workshop.plugin("alpha")
+    workshop.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
+    for arguments in (["lock"], ["lock", "--check"]):
+        assert workshop.within(*arguments, "--profile", "dev").status == 0
+    assert (workshop.work / ".envbuilder" / "stamps" / "lock-dev.json").exists()
+    return workshop
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Put one text for another in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("profiles/registry/alpha.dev.yaml", "source:", "python: '>=3.9'\nsource:"),
+        ("profiles/dev/profile.toml", "python", "exclude-newer = '2026-01-01'\npython"),
+        ("profiles/dev/alpha/uv.lock", "alpha", "alphb"),
+        ("profiles/dev/alpha/pyproject.toml", "alpha", "alphb"),
+        ("profiles/dev/pins.toml", "inputs", "input"),
+        ("packages/alpha/pyproject.toml", "dependencies = []", 'dependencies = ["core"]'),
+        ("packages/core/pyproject.toml", "0.1.0", "0.2.0"),
+    ],
+)
+def test_a_quick_look_misses_no_edit(noted: Workshop, file: str, old: str, new: str) -> None:
+    """Whatever a lock follows from, or is: once it was edited, the locks are not called up to date."""
+    edit(noted.work / file, old, new)
+    assert noted.within("lock", "--check", "--profile", "dev").status != 0
+
+
+def test_a_quick_look_misses_no_new_entry(noted: Workshop) -> None:
+    """A plugin more is a lock that is missing; a plugin less is nothing to say; `lock` says what the quick look says."""
+    noted.entry("beta", source={"path": "packages/alpha"})
+    ran = noted.within("lock", "--check", "--profile", "dev", "--format", "json")
+    assert (ran.status, ran.codes) == (1, ["lock-missing"])
+    (noted.registry / "beta.yaml").unlink()
+    first, again = (noted.within("lock", "--check", "--profile", "dev", "--format", "json") for _ in range(2))
+    assert first.status == 0
+    assert first.out == again.out
+    assert noted.within("lock", "--profile", "dev").out == "1 unchanged: profiles/dev\n"
+
+
+def test_what_a_build_tells_is_never_taken_from_a_quick_look(workshop: Workshop) -> None:
+    """A checkout with dynamic metadata leaves no stamp: any of its files may change what its lock follows from."""
+    text = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
+    dynamic = f'{text}[project]\nname = "alpha"\ndynamic = ["version", "dependencies"]\n'
+    workshop.package(workshop.work / "packages" / "alpha", name="alpha", pyproject=dynamic)
+    workshop.plugin("alpha")
+    workshop.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
+    for arguments in (["lock"], ["lock", "--check"]):
+        assert workshop.within(*arguments, "--profile", "dev").status == 0
+    assert not (workshop.work / ".envbuilder" / "stamps" / "lock-dev.json").exists()
