@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli import bundles, comparing, doctor, environments, inquiry, locks, runs, store, supply
+from envbuilder.cli import bundles, comparing, doctor, environments, inquiry, locks, outdated, runs, store, supply
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
 
@@ -26,7 +26,7 @@ for _command in (locks.lock, locks.check, environments.build, environments.statu
     cli.add_command(_command)
 for _command in (environments.execute, store.verify, store.generations, store.rollback, comparing.diff, store.gc):
     cli.add_command(_command)
-for _command in (inquiry.why, supply.sbom, supply.audit):
+for _command in (inquiry.why, outdated.outdated, supply.sbom, supply.audit):
     cli.add_command(_command)
 for _command in (runs.run, runs.plan, runs.runs, bundles.bundle, doctor.doctor):
     cli.add_command(_command)

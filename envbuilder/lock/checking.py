@@ -17,7 +17,7 @@ from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved
 from envbuilder.lock import signatures
-from envbuilder.lock.fitting import Core, CoreJudge, Row, asked_cores
+from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, edit_hint
@@ -74,7 +74,7 @@ def check(
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
     checker = _Checker(workspace, profile, pins, question)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
-    listings = {} if question.offline else checker.list_remotes(entries)
+    listings = {} if question.offline else list_remotes(checker.sources, entries)
     for entry in entries:
         problems.extend(checker.check_entry(entry, listings))
     for plugin in plugins:
@@ -113,6 +113,20 @@ def _workspace_members(workspace: Workspace) -> list[Problem]:
     ]
 
 
+def list_remotes(sources: Sources, entries: Sequence[Entry]) -> dict[str, Refs | RemoteError]:
+    """What each repository of some entries has, or why that is not known: one listing each, all at once."""
+    urls = sorted({entry.source.url for entry in entries if isinstance(entry.source, GitSource)})
+
+    def listing(url: str) -> Refs | RemoteError:
+        try:
+            return sources.repository(url).remote_refs()
+        except RemoteError as error:
+            return error
+
+    with ThreadPoolExecutor(_REMOTES_AT_ONCE, thread_name_prefix="remotes") as pool:
+        return dict(zip(urls, pool.map(listing, urls), strict=True))
+
+
 class _Checker:
     """One check of one profile."""
 
@@ -122,24 +136,11 @@ class _Checker:
         self._pins = pins
         self._core = core_versions(workspace)
         # A package that cannot be locked yet is still read, so that everything wrong with it is told at once.
-        self._sources = Sources(workspace, profile, pins, offline=question.offline)
+        self.sources = Sources(workspace, profile, pins, offline=question.offline)
         asked = asked_cores(question.cores, self._core)
-        self.judge = CoreJudge(profile, self._sources, self._core, asked)
+        self.judge = CoreJudge(profile, self.sources, self._core, asked)
         self._all_tags = question.all_tags
         self.rows: list[Row] = []
-
-    def list_remotes(self, entries: Sequence[Entry]) -> dict[str, Mapping[str, Resolved] | RemoteError]:
-        """One listing for each repository, all at once."""
-        urls = sorted({entry.source.url for entry in entries if isinstance(entry.source, GitSource)})
-
-        def listing(url: str) -> Mapping[str, Resolved] | RemoteError:
-            try:
-                return self._sources.repository(url).remote_refs()
-            except RemoteError as error:
-                return error
-
-        with ThreadPoolExecutor(_REMOTES_AT_ONCE, thread_name_prefix="remotes") as pool:
-            return dict(zip(urls, pool.map(listing, urls), strict=True))
 
     def check_entry(self, entry: Entry, listings: Mapping[str, Mapping[str, Resolved] | RemoteError]) -> list[Problem]:
         """What is wrong with one entry by itself."""
@@ -162,7 +163,7 @@ class _Checker:
         gone = broken is not None and broken.severity == "error"
         try:
             # Of what cannot be asked for now, the pins still tell.
-            member = self._sources.member(entry) if refs is not None and not gone else self._known(entry)
+            member = self.sources.member(entry) if refs is not None and not gone else self._known(entry)
         except EnvbuilderError as error:
             hint = error.hint or edit_hint(entry)
             problems.append(self._problem(error.code, entry, error.message, where=error.where, hint=hint))
@@ -178,7 +179,7 @@ class _Checker:
         known = pin is not None and isinstance(entry.source, GitSource) and same_place(pin, entry.source)
         if isinstance(entry.source, GitSource) and (not known or entry.name in self._pins.edited):
             return None
-        return self._sources.member(entry)
+        return self.sources.member(entry)
 
     def _check_ref(self, entry: Entry, source: GitSource, refs: Mapping[str, Resolved]) -> Problem | None:
         if source.ref_kind == "rev":
@@ -187,7 +188,7 @@ class _Checker:
         found = refs.get(f"refs/{place}/{source.ref}")
         pin = self._pins.entries.get(entry.name)
         pinned = pin if pin is not None and same_place(pin, source) else None
-        listing = f"git ls-remote --{place} {shlex.quote(self._sources.repository(source.url).remote)}"
+        listing = f"git ls-remote --{place} {shlex.quote(self.sources.repository(source.url).remote)}"
         if found is None and pinned is not None:
             message = (
                 f"{source.ref_kind} {source.ref!r} was {pinned.commit[:12]} when locked, and is gone from {source.url}"
@@ -221,12 +222,12 @@ class _Checker:
 
     def _contradiction(self, pin: Pin, source: GitSource) -> str | None:
         """Where a pin and its commit differ; None where they agree, or the commit is not at hand."""
-        repository = self._sources.repository(source.url)
+        repository = self.sources.repository(source.url)
         if (found := repository.resolve("rev", pin.commit)) is None:
             return None
         tagged = repository.resolve("rev", pin.tag_object) or found
         try:
-            declared = self._sources.static(repository, pin.commit, source)
+            declared = self.sources.static(repository, pin.commit, source)
         except MetadataError:
             return None  # It was read when it was locked, by another envbuilder's rules.
         facts = {
@@ -242,7 +243,7 @@ class _Checker:
     def _check_signature(self, entry: Entry, pin: Pin, refs: Mapping[str, Resolved] | None) -> list[Problem]:
         if not self._profile.require_signed_tags or pin.ref_kind != "tag":
             return []
-        repository = self._sources.repository(pin.url)
+        repository = self.sources.repository(pin.url)
         name = pin.tag_object
         if repository.tag_text(name) is None and refs is not None:
             found = repository.fetch("tag", pin.ref)  # A clone that is new, or a tag that was made anew.
@@ -372,7 +373,7 @@ class _Checker:
     def _readable(self, plugin: Entry) -> tuple[Member, ...]:
         # What cannot be read is told elsewhere.
         try:
-            return (self._sources.member(plugin),)
+            return (self.sources.member(plugin),)
         except EnvbuilderError:
             return ()
 

@@ -159,7 +159,7 @@ class CoreJudge:
         if tag is None or not isinstance(entry.source, GitSource):
             return fit
         file = shlex.quote(entry.at("source").partition(":")[0])
-        edit = f"sed -i {_replacement(entry.source.ref, tag)} {file}"
+        edit = f"sed -i {replacement(entry.source.ref, tag)} {file}"
         command = f"{edit} && envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
         return replace(fit, tag=tag, command=command)
 
@@ -238,7 +238,7 @@ def _place(entry: Entry) -> str:
             return source.specifier
 
 
-def _replacement(old: str, new: str) -> str:
-    """An argument of sed's that puts one tag for another, in words that neither sed nor a shell misreads."""
+def replacement(old: str, new: str, key: str = "tag") -> str:
+    """An argument of sed's that puts one tag, or the value of another key, for another; no shell misreads it."""
     pattern = re.sub(r"([][\\.*^$/])", r"\\\1", old)
-    return shlex.quote(f"/tag/s/{pattern}/{re.sub(r'([&/])', lambda found: chr(92) + found[1], new)}/")
+    return shlex.quote(f"/{key}/s/{pattern}/{re.sub(r'([&/])', lambda found: chr(92) + found[1], new)}/")

@@ -226,6 +226,18 @@ class Locker:
             return bool(names & {package.name for package in read_lock(self.folder(plugin.name))})
         return False
 
+    def preview(self, plugin: Entry) -> str:
+        """The text of the lock that a lock with this request would write; nothing of it stays.
+
+        Raises:
+            EnvbuilderError: uv finds none.
+        """
+        draft = self.recorded(plugin)
+        interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
+        with self._staging(plugin.name) as staging:
+            self._run_uv(draft, staging, interpreter.path)
+            return (staging / "uv.lock").read_text(encoding="utf-8")
+
     def is_current(self, draft: Draft) -> bool:
         """Whether a plugin's files are what its inputs lead to; digests alone tell."""
         return stale_reason(self.folder(draft.plugin.name), draft, self._pins.locks.get(draft.plugin.name)) is None
@@ -542,6 +554,24 @@ def find_stale(
             problem = Problem(code, error.message, plugin.name, error.where or where, error.hint)
         found[plugin.name] = problem or draft
     return found
+
+
+def preview_upgrades(
+    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry]
+) -> dict[str, str | Problem]:
+    """The text of the lock that `--upgrade` would give each plugin, or why there is none; writes nothing."""
+    with locked(workspace.own / "locks" / f"lock-{profile.name}"):
+        locker = Locker(workspace, profile, registry, read_pins(workspace, profile), Request(upgrade=True))
+
+        def text(plugin: Entry) -> str | Problem:
+            try:
+                return locker.preview(plugin)
+            except EnvbuilderError as error:
+                return replace(error.problems[0], entry=plugin.name)
+
+        with ThreadPoolExecutor(_JOBS, thread_name_prefix="preview") as pool:
+            names = [plugin.name for plugin in plugins]
+            return dict(zip(names, pool.map(text, plugins), strict=True))
 
 
 def note_current(workspace: Workspace, profile: Profile, registry: Registry, *, since_ns: int) -> None:

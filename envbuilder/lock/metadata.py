@@ -171,6 +171,11 @@ def of_installed(folder: Path, where: str) -> Metadata:
         raise MetadataError(f"it has no metadata that can be read: {error!r}", where=where) from error
 
 
+def of_text(text: str) -> Metadata:
+    """The metadata in the text of a ``METADATA`` file."""
+    return _of_message(text.encode())
+
+
 def _of_message(data: bytes) -> Metadata:
     message = email.parser.Parser().parsestr(data.decode("utf-8", "replace"))
     requires = tuple(str(value) for value in message.get_all("Requires-Dist") or ())

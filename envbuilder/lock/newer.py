@@ -1,0 +1,219 @@
+"""`outdated`: tags and releases newer than what the registry names, and whether they fit the current core."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.version import Version
+
+from envbuilder import compat
+from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.git import RemoteError
+from envbuilder.lock import metadata
+from envbuilder.lock.fitting import CoreJudge, Refs, Row, replacement
+from envbuilder.models import Entry, GitSource, Profile, PypiSource
+from envbuilder.uv import DEFAULT_INDEX, index_tables
+
+if TYPE_CHECKING:
+    from pypi_simple import DistributionPackage
+
+# Of how many newer releases the metadata is read, the newest first; each is a request.
+_READ = 10
+_AT_ONCE = 8
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Newer:
+    """A tag or release that is newer than the one the registry names.
+
+    Attributes:
+        place: the tag, or the release's version.
+        fits: whether it fits the current core; None where that is not known.
+        reason: why it does not, or why it is not known.
+    """
+
+    place: str
+    fits: bool | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What there is beyond an entry's source.
+
+    Attributes:
+        entry: the entry.
+        current: its tag or version.
+        newer: what is newer, the newest first.
+        command: what takes the newest that fits; None where none does.
+        problem: why nothing can be said.
+    """
+
+    entry: Entry
+    current: str
+    newer: tuple[Newer, ...] = ()
+    command: str | None = None
+    problem: Problem | None = None
+
+
+class Watch:
+    """Looks for what is newer.
+
+    Args:
+        profile: for indexes, for the moment after which nothing counts, and for hints.
+        judge: whether packages fit the current core.
+        listings: what each repository has, or why that is not known.
+        pre: whether pre-releases count, beside an entry that names a final release.
+    """
+
+    def __init__(
+        self, profile: Profile, judge: CoreJudge, listings: Mapping[str, Refs | RemoteError], *, pre: bool = False
+    ):
+        self._profile = profile
+        self._judge = judge
+        self._listings = listings
+        self._pre = pre
+
+    def look(self, entries: Sequence[Entry]) -> list[Outlook]:
+        """What is newer, for every entry whose source has an order: tags and releases."""
+        # Tags are read from clones, one fetch each; releases wait for the network.
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="newer") as pool:
+            return [found for found in pool.map(self._look, entries) if found is not None]
+
+    def _look(self, entry: Entry) -> Outlook | None:
+        match entry.source:
+            case GitSource(ref_kind="tag", ref=tag, url=url):
+                refs = self._listings[url]
+                if isinstance(refs, RemoteError):
+                    return Outlook(entry, tag, problem=_problem(entry, refs))
+                return self._outlook(entry, tag, self._tags(entry, tag, refs))
+            case PypiSource(specifier, exact=True):
+                current = specifier.removeprefix("==").strip()
+                try:
+                    return self._outlook(entry, current, self._releases(entry, Version(current)))
+                except EnvbuilderError as error:
+                    return Outlook(entry, current, problem=_problem(entry, error))
+        return None
+
+    def _outlook(self, entry: Entry, current: str, newer: tuple[Newer, ...]) -> Outlook:
+        best = next((each.place for each in newer if each.fits), None)
+        return Outlook(entry, current, newer, self._command(entry, current, best) if best else None)
+
+    def _command(self, entry: Entry, old: str, new: str) -> str:
+        file = shlex.quote(entry.at("source").partition(":")[0])
+        key = "tag" if isinstance(entry.source, GitSource) else "pypi"
+        return f"sed -i {replacement(old, new, key)} {file} && envbuilder lock --profile {self._profile.name}"
+
+    def _counts(self, version: Version, current: Version) -> bool:
+        return version > current and (self._pre or current.is_prerelease or not version.is_prerelease)
+
+    def _tags(self, entry: Entry, tag: str, refs: Refs) -> tuple[Newer, ...]:
+        current = compat.tag_version(tag, entry.name)
+        if current is None:
+            return ()
+        rows = ((compat.tag_version(row.place, entry.name), row) for row in self._judge.tag_rows(entry, refs))
+        newer = [(version, row) for version, row in rows if version is not None and self._counts(version, current)]
+        newer.sort(key=lambda pair: pair[0], reverse=True)
+        return tuple(Newer(row.place, *self._verdict(row)) for _, row in newer)
+
+    @staticmethod
+    def _verdict(row: Row) -> tuple[bool | None, str]:
+        for fit in row.fits:
+            if fit.fits is None:
+                return None, "what it declares cannot be read without a build"
+            if not fit.fits:
+                return (
+                    False,
+                    f"accepts {fit.core.name} {row.accepts.get(fit.core.name)}, the core is {fit.core.version}",
+                )
+        return True, ""
+
+    def _releases(self, entry: Entry, current: Version) -> tuple[Newer, ...]:
+        found: dict[Version, list[DistributionPackage]] = {}
+        for package in _listed(entry.name, self._profile):
+            version = _version(package)
+            if version is not None and self._counts(version, current) and not package.is_yanked:
+                found.setdefault(version, []).append(package)
+        newest = sorted(found, reverse=True)
+        return tuple(
+            self._release(entry, version, found[version])
+            if number < _READ
+            else Newer(str(version), None, "not looked at")
+            for number, version in enumerate(newest)
+        )
+
+    def _release(self, entry: Entry, version: Version, packages: Sequence[DistributionPackage]) -> Newer:
+        moment = self._profile.exclude_newer
+        times = [package.upload_time for package in packages if package.upload_time is not None]
+        if moment and times and min(times).strftime("%Y-%m-%dT%H:%M:%SZ") >= moment:
+            return Newer(str(version), False, f"uploaded {min(times):%Y-%m-%d}, after exclude-newer {moment}")
+        described = next((package for package in packages if package.has_metadata), None)
+        if described is None:
+            return Newer(str(version), None, "the index does not serve its metadata")
+        declared = metadata.of_text(_text(described, self._profile))
+        row = self._judge.row(entry, declared, {})
+        return Newer(str(version), *self._verdict(row))
+
+
+def _problem(entry: Entry, error: EnvbuilderError) -> Problem:
+    return Problem(
+        error.code, f"{error.message}; what is newer is not known", entry.name, entry.at("source"), error.hint
+    )
+
+
+def _version(package: DistributionPackage) -> Version | None:
+    try:
+        return Version(package.version or "")
+    except ValueError:
+        return None
+
+
+def _listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
+    """The files of a project on the profile's indexes.
+
+    Raises:
+        EnvbuilderError: an index cannot be reached.
+    """
+    from pypi_simple import NoSuchProjectError, PyPISimple
+
+    for url, auth in _indexes(profile):
+        try:
+            with PyPISimple(url, auth=auth) as client:
+                yield from client.get_project_page(name, timeout=_TIMEOUT_S).packages
+        except NoSuchProjectError:
+            continue
+        except (OSError, ValueError) as error:  # What requests raises is an OSError.
+            message = f"the index {url} does not answer: {type(error).__name__}"
+            hint = f"curl -sSI {shlex.quote(f'{url.rstrip(chr(47))}/{name}/')}"
+            raise EnvbuilderError(message, code="index-unreachable", where=url, hint=hint) from error
+
+
+def _text(package: DistributionPackage, profile: Profile) -> str:
+    from pypi_simple import PyPISimple
+
+    url, auth = _indexes(profile)[0]
+    try:
+        with PyPISimple(url, auth=auth) as client:
+            return client.get_package_metadata(package, timeout=_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        message = f"the metadata of {package.filename} cannot be had: {type(error).__name__}"
+        raise EnvbuilderError(message, code="index-unreachable", where=url, hint="envbuilder outdated") from error
+
+
+def _indexes(profile: Profile) -> list[tuple[str, tuple[str, str] | None]]:
+    """The addresses of the indexes with user and password, as uv finds them in the environment; netrc serves the rest."""
+    tables = index_tables(profile)
+    found: list[tuple[str, tuple[str, str] | None]] = []
+    for table in tables:
+        prefix = f"UV_INDEX_{str(table['name']).upper().replace('-', '_')}"
+        user, password = os.environ.get(f"{prefix}_USERNAME"), os.environ.get(f"{prefix}_PASSWORD")
+        found.append((str(table["url"]), (user or "", password or "") if user or password else None))
+    if not any(table.get("default") for table in tables):
+        found.append((DEFAULT_INDEX, None))
+    return found
