@@ -73,6 +73,8 @@ class Repository:
         self.mirrors = mirrors
         self.remote = mirrored(url, mirrors)
         self.path = clones / f"{_slug(url)}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
+        self._held: set[str] = set()
+        self._texts: dict[tuple[str, str], str] = {}
 
     def remote_refs(self) -> dict[str, Resolved]:
         """Every tag and branch at the remote, ``refs/…`` to what it is; trees are not told by a listing.
@@ -193,13 +195,19 @@ class Repository:
         return Resolved(*lines) if done.ok and len(lines) == 3 else None
 
     def has(self, commit: str) -> bool:
-        """Whether the clone holds a commit."""
-        return bool(_COMMIT.fullmatch(commit)) and self._in_clone("cat-file", "-e", f"{commit}^{{commit}}").ok
+        """Whether the clone holds a commit; what was there once in this process is not asked for again."""
+        if commit not in self._held and _COMMIT.fullmatch(commit):
+            self._held |= {commit} if self._in_clone("cat-file", "-e", f"{commit}^{{commit}}").ok else set()
+        return commit in self._held
 
     def read(self, commit: str, path: str) -> str | None:
         """The text of a file at a commit; None where there is none."""
-        done = self._in_clone("cat-file", "blob", f"{commit}:{path}")
-        return done.stdout if done.ok else None
+        if (commit, path) not in self._texts:
+            done = self._in_clone("cat-file", "blob", f"{commit}:{path}")
+            if not done.ok:
+                return None  # The commit may yet be fetched.
+            self._texts[commit, path] = done.stdout
+        return self._texts[commit, path]
 
     def tag_text(self, name: str) -> str | None:
         """The text of an annotated tag's object; None where it is no such object."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
 from envbuilder import uv
 from envbuilder.models import Interpreter
 from envbuilder.store.files import write_atomically
+
+# Several locks at a time want the same interpreter: one of them asks.
+_asking = threading.Lock()
 
 
 def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
@@ -18,15 +22,16 @@ def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
     Raises:
         ToolError: there is none.
     """
-    memo = shared / "interpreters.json"
-    known = _read(memo)
-    name = f"{request} on {os.environ.get('PATH', '')}"
-    if name in known and (found := _still_valid(known[name])) is not None:
+    with _asking:
+        memo = shared / "interpreters.json"
+        known = _read(memo)
+        name = f"{request} on {os.environ.get('PATH', '')}"
+        if name in known and (found := _still_valid(known[name])) is not None:
+            return found
+        found = uv.find_python(request, offline=offline)
+        known[name] = {**asdict(found), "path": str(found.path), "stamp": stamp_of(found.path)}
+        write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
         return found
-    found = uv.find_python(request, offline=offline)
-    known[name] = {**asdict(found), "path": str(found.path), "stamp": stamp_of(found.path)}
-    write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
-    return found
 
 
 def _read(memo: Path) -> dict[str, dict[str, object]]:
