@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -66,6 +65,8 @@ def sbom(settings: Settings, plugins: tuple[str, ...], target: Path | None, merg
 
 
 def _each(chosen: Sequence[Entry], job: Callable[[Entry], T]) -> list[T]:
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_JOBS, thread_name_prefix="supply") as pool:
         return list(pool.map(job, chosen))
 
