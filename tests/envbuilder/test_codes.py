@@ -25,6 +25,16 @@ class Situation:
     theirs: Callable[[Workshop], object] = lambda _: None
 
 
+def both(first: Callable[[Workshop], object], second: Callable[[Workshop], object]) -> Callable[[Workshop], None]:
+    """Two steps, one after the other."""
+
+    def take(workshop: Workshop) -> None:
+        first(workshop)
+        second(workshop)
+
+    return take
+
+
 def remote(workshop: Workshop, *arguments: str, name: str = "alpha") -> str:
     """Run git in a remote."""
     return workshop.git("-C", str(workshop.remotes / f"{name}.git"), *arguments)
@@ -87,9 +97,9 @@ def stale(workshop: Workshop) -> None:
 SITUATIONS = {
     "source-not-allowed": Situation(
         lambda w: w.entry("alpha", source={"git": "https://git.example.org/alpha.git", "branch": "main"}),
-        lambda w: (
-            edit(project(w) / "pyproject.toml", 'tag = "v0.1.0"}\nlib', 'branch = "main"}\nlib'),
-            uv(w, "lock"),
+        both(
+            lambda w: edit(project(w) / "pyproject.toml", 'tag = "v0.1.0"}\nlib', 'branch = "main"}\nlib'),
+            lambda w: uv(w, "lock"),
         ),
     ),
     "tag-moved": Situation(retag),
@@ -102,16 +112,16 @@ SITUATIONS = {
     ),
     "version-mismatch": Situation(lambda w: another_package(w, version="0.1.9")),
     "core-incompatible": Situation(
-        lambda w: (
-            w.settings(core={"lib": '"7.0"'}),
-            another_package(w, version="0.2.0", dependencies=("lib<7",)),
+        both(
+            lambda w: w.settings(core={"lib": '"7.0"'}),
+            lambda w: another_package(w, version="0.2.0", dependencies=("lib<7",)),
         )
     ),
     "sibling-divergent": Situation(diverge),
     "workspace-member": Situation(
-        lambda w: (
-            w.package(w.work / "packages" / "alpha", name="alpha"),
-            w.settings(core=CORE, extra='[tool.uv.workspace]\nmembers = ["packages/*"]\n'),
+        both(
+            lambda w: w.package(w.work / "packages" / "alpha", name="alpha"),
+            lambda w: w.settings(core=CORE, extra='[tool.uv.workspace]\nmembers = ["packages/*"]\n'),
         )
     ),
     "python-incompatible": Situation(lambda w: another_package(w, version="0.2.0", requires_python="<3.8")),
