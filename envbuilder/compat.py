@@ -59,6 +59,12 @@ def python_possible(specifiers: Iterable[str]) -> bool:
     return any(True for _ in _pythons(specifiers))
 
 
+def python_hull(specifiers: Iterable[str]) -> str:
+    """The smallest range of CPython 3 series that holds all that each of the specifiers accepts."""
+    minors = {int(version.split(".")[1]) for each in specifiers for version in _pythons([each])}
+    return f">=3.{min(minors)},<3.{max(minors) + 1}" if minors else ">=3"
+
+
 def _pythons(specifiers: Iterable[str]) -> Iterator[str]:
     together = SpecifierSet(",".join(part for part in specifiers if part))
     # Patch releases up to 30 cover every series so far (3.6 ended at 15, 3.9 at 25).

@@ -220,8 +220,16 @@ class LockRecord:
 
 
 @dataclass(frozen=True)
+class GroupRecord:
+    """What the plugins of an align group have in common: digest of what it was made from, and requirements."""
+
+    inputs: str
+    constraints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Pins:
-    """``pins.toml``: git entries and releases by name, locks by plugin.
+    """``pins.toml``: git entries and releases by name, locks by plugin, align groups.
 
     `edited` are git entries that are not as `lock` wrote them; of releases, such are not there.
     """
@@ -230,6 +238,7 @@ class Pins:
     locks: Mapping[str, LockRecord] = field(default_factory=dict)
     edited: frozenset[str] = frozenset()
     releases: Mapping[str, Release] = field(default_factory=dict)
+    groups: Mapping[str, GroupRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from envbuilder import accelerators
-from envbuilder.config import PythonRequest, address, canonical_address, not_yet, requirement
+from envbuilder.config import PythonRequest, address, canonical_address, requirement
 from envbuilder.documents import Document, Located, merge, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
@@ -184,12 +184,16 @@ class EntryDocument(Document):
         description="packages built with what they import and do not declare, at the versions of the environment; a "
         "list of packages means torch",
     )
-    align: Annotated[tuple[str, ...], AfterValidator(not_yet)] = ()
+    align: tuple[Name, ...] = Field(
+        default=(), description="groups whose plugins lock the same versions of what they share"
+    )
 
     @model_validator(mode="after")
     def _plugin_or_library(self) -> EntryDocument:
         if self.kind == "library":
-            extra = [name for name in ("stage", "entry", "command", "torch", "provided") if getattr(self, name)]
+            extra = [
+                name for name in ("stage", "entry", "command", "torch", "provided", "align") if getattr(self, name)
+            ]
             if extra:
                 raise ValueError(f"a library has no {extra[0]}; expected kind: plugin, or the key left out")
             return self

@@ -23,10 +23,15 @@ from envbuilder.errors import EnvbuilderError, Interrupted, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock import releases
+from envbuilder.lock.aligning import Aligner, Bare
+from envbuilder.lock.aligning import groups as align_groups
 from envbuilder.lock.backends import Backends, Wanted, others_built
+from envbuilder.lock.graph import Graph
+from envbuilder.lock.graph import parse as parse_graph
 from envbuilder.lock.project import (
     LockedPackage,
     Member,
+    Settled,
     closure,
     contradictions,
     declared_torch,
@@ -140,6 +145,7 @@ class Locker:
         self._core = core_versions(workspace)
         self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
         self._backends = Backends(self._solve, profile.build_constraints)
+        self.aligner = Aligner(registry, pins.groups, self._bare, self._solve_group)
 
     def folder(self, plugin: str) -> Path:
         """Where a plugin's project and lock stand."""
@@ -167,12 +173,15 @@ class Locker:
             record = self._pins.locks.get(plugin.name)
             backends = record.backends if record else ()
         members = closure(plugin, self._registry, self.sources.member, also=extra)
-        known = declared_torch(members, self._python(plugin)) if torch is None else frozenset(torch)
-        known -= left_out(plugin) | {item.entry.name for item in members}
+        known = self._torch_in(plugin, members, torch)
         offered = torch_backends(plugin, self._profile) if known else ()
         folder = f"profiles/{self._profile.name}/{plugin.name}"
-        text = render(members, self._profile, folder, self._core, backends=backends, torch=known)
-        return Draft(plugin, members, text, inputs_digest(text, members, self._core), backends, known, offered)
+        groups = self.aligner.records
+        lines = sorted({line for group in plugin.align if group in groups for line in groups[group].constraints})
+        text = render(members, self._profile, folder, self._core, Settled(backends, known, lines))
+        aligned = {group: group in groups for group in plugin.align}
+        inputs = inputs_digest(text, members, self._core, aligned=aligned)
+        return Draft(plugin, members, text, inputs, backends, known, offered)
 
     def recorded(self, plugin: Entry) -> Draft:
         """A plugin's project as it should be now, if its closure still is what its lock holds.
@@ -187,6 +196,20 @@ class Locker:
         siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
         return self.draft(plugin, siblings, torch=accelerators.PACKAGES & names)
 
+    def _bare(self, plugin: Entry, extra: Sequence[Entry]) -> Bare:
+        """A plugin's project as its align groups see it: without what they, or builds, brought to it."""
+        members = closure(plugin, self._registry, self.sources.member, also=extra)
+        known = self._torch_in(plugin, members)
+        folder = f"profiles/{self._profile.name}/{plugin.name}"
+        text = while_resolving(render(members, self._profile, folder, self._core, Settled(torch=known)), members)
+        return Bare(text, members, self._python(plugin))
+
+    def _torch_in(
+        self, plugin: Entry, members: tuple[Member, ...], torch: Collection[str] | None = None
+    ) -> frozenset[str]:
+        known = declared_torch(members, self._python(plugin)) if torch is None else frozenset(torch)
+        return known - (left_out(plugin) | {item.entry.name for item in members})
+
     def lock(self, plugin: Entry) -> tuple[PluginOutcome, Draft | None]:
         """Lock one plugin; a failure leaves its files as they were."""
         start = time.monotonic()
@@ -194,6 +217,7 @@ class Locker:
             draft = self.recorded(plugin)
             if not self._wants_newer(plugin) and self.is_current(draft):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
+            self.aligner.refuse_failed(plugin)
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
             final = self._resolve(self._first_draft(plugin))
         except Interrupted:
@@ -296,6 +320,25 @@ class Locker:
         moment = datetime.fromisoformat(self._profile.exclude_newer[:19]).replace(tzinfo=timezone.utc)
         return max(0, min(_ANSWERS_HOLD_S, int(time.time() - moment.timestamp())))
 
+    def _solve_group(self, group: str, text: str, members: Sequence[Member], seeds: Sequence[Entry]) -> Graph:
+        """What the union of a group's plugins comes out as; it keeps the versions of the first lock that there is."""
+        python = str(parse_toml(text, group).value["project"]["requires-python"])
+        interpreter = interpreters.find(self._workspace.shared, python, offline=self._request.offline)
+        pins = {item.entry.name: item.pin for item in members if item.pin}
+        ensure_objects(self.sources, list(pins.values()), offline=self._request.offline)
+        env = uv_settings(self.sources.repository(pin.url) for pin in pins.values())
+        with self._staging(f"group-{group}") as staging:
+            write_atomically(staging / "pyproject.toml", text)
+            locks = [self.folder(seed.name) / "uv.lock" for seed in seeds]
+            known = next((lock for lock in locks if self._trusted(lock, pins)), None)
+            if known and not self._request.upgrade:
+                shutil.copyfile(known, staging / "uv.lock")
+            done = uv.lock(staging, interpreter.path, env, offline=self._request.offline, upgrade=self._upgrade_flags())
+            if not done.ok:
+                hint = f"envbuilder lock --profile {self._profile.name}  # after editing {seeds[0].where}"
+                raise EnvbuilderError(uv.explain(done, group, "align-conflict", hint=hint).message, hint=hint)
+            return parse_graph((staging / "uv.lock").read_text(encoding="utf-8"), group)
+
     def _python(self, plugin: Entry) -> str:
         return python_specifier(plugin.python or self._profile.python)
 
@@ -320,7 +363,7 @@ class Locker:
         text = reusing_answers(while_resolving(draft.text, draft.members), self._answers_hold_s)
         write_atomically(staging / "pyproject.toml", text)
         old = self.folder(draft.plugin.name) / "uv.lock"
-        if not (staging / "uv.lock").exists() and self._trusted(draft, old):
+        if not (staging / "uv.lock").exists() and self._trusted(old, draft.pins):
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
         env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
@@ -339,14 +382,15 @@ class Locker:
         names = [word for package in self._request.packages for word in ("--upgrade-package", package)]
         return ["--upgrade"] if self._request.upgrade else names
 
-    def _trusted(self, draft: Draft, lock: Path) -> bool:
+    def _trusted(self, lock: Path, pins: Mapping[str, Pin]) -> bool:
         """Whether uv may start from a lock: it keeps what stands there, edited hashes and addresses included."""
-        record = self._pins.locks.get(draft.plugin.name)
+        record = self._pins.locks.get(lock.parent.name)
         try:
             if record is None or digest(lock.read_bytes()) != record.lock:
                 return False
-            # uv keeps the commit of a lock that it is given, also where the pin is another one by now.
-            return not list(off_pin(read_lock(lock.parent), draft.pins))
+            # uv keeps the commit of a lock that it is given, also where the ref's pin is another one by now.
+            packages = [each for each in read_lock(lock.parent) if each.name in pins and each.names(pins[each.name])]
+            return not list(off_pin(packages, pins))
         except (OSError, EnvbuilderError, ValueError):
             return False
 
@@ -366,6 +410,7 @@ class Locker:
             entries={**pins.entries, **draft.pins},
             locks={**pins.locks, draft.plugin.name: record},
             edited=pins.edited - draft.pins.keys(),
+            groups={**pins.groups, **{group: self.aligner.records[group] for group in draft.plugin.align}},
             releases={**pins.releases, **found},
         )
 
@@ -496,11 +541,17 @@ def lock_plugins(
         keep_from_git(workspace.shared)
         pins = read_pins(workspace, profile)
         _sweep(workspace, profile)
+        before = pins
         locker = Locker(workspace, profile, registry, pins, request)
         locker.sources.expect(registry.entries)
+        names = {str(canonicalize_name(Requirement(each).name)) for each in request.packages}
+        locker.aligner.align(plugins, afresh=request.upgrade, moving=names)
         outcomes = []
         with ThreadPoolExecutor(max(1, request.jobs), thread_name_prefix="lock") as pool:
-            for outcome, draft in pool.map(locker.lock, plugins):
+            for told, draft in pool.map(locker.lock, plugins):
+                behind = locker.aligner.left_behind(draft.plugin, plugins, before.groups) if draft else []
+                warnings = [_behind(draft.plugin, behind, profile)] if draft and behind else []
+                outcome = replace(told, problems=(*told.problems, *warnings))
                 outcomes.append(outcome)
                 report(outcome)
                 if draft is not None:
@@ -509,6 +560,17 @@ def lock_plugins(
                     pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
         pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
     return outcomes
+
+
+def _behind(plugin: Entry, names: Sequence[str], profile: Profile) -> Problem:
+    return Problem(
+        "align-moved",
+        f"the versions that group {', '.join(plugin.align)} shares have moved; the locks of {', '.join(names)} are stale",
+        entry=plugin.name,
+        where=plugin.at("align"),
+        hint=f"envbuilder lock --profile {profile.name} {' '.join(names)}",
+        severity="warning",
+    )
 
 
 def _sweep(workspace: Workspace, profile: Profile) -> None:
@@ -529,6 +591,7 @@ def _still_known(pins: Pins, registry: Registry) -> Pins:
         entries={name: pin for name, pin in pins.entries.items() if kinds.get(name) is GitSource},
         locks={name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
         releases={name: release for name, release in pins.releases.items() if kinds.get(name) is PypiSource},
+        groups={name: record for name, record in pins.groups.items() if name in align_groups(registry)},
     )
 
 

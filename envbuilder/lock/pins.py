@@ -11,7 +11,7 @@ import tomlkit
 
 from envbuilder.documents import read_toml
 from envbuilder.errors import ConfigError, Problem
-from envbuilder.models import LockRecord, Pin, Pins, Release
+from envbuilder.models import GroupRecord, LockRecord, Pin, Pins, Release
 from envbuilder.store.files import write_atomically
 
 _VERSION = 1
@@ -39,12 +39,16 @@ def read(path: Path, shown: str) -> Pins:
             for name, table in tree.get("releases", {}).items()
             if table.get("digest") == _digest(table)
         }
+        groups = {
+            name: GroupRecord(_text(table["inputs"]), _texts(table["constraints"]))
+            for name, table in tree.get("groups", {}).items()
+        }
         edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"not a pins file that this envbuilder wrote: {error!r}"
         hint = f"git checkout -- {shown}  # or remove it and run: envbuilder lock"
         raise ConfigError([Problem("config-invalid", message, where=shown, hint=hint)]) from error
-    return Pins(entries, locks, frozenset(edited), releases)
+    return Pins(entries, locks, frozenset(edited), releases, groups)
 
 
 def _ours(version: object) -> None:
@@ -104,6 +108,11 @@ def write(path: Path, pins: Pins) -> None:
         tables = {name: _release_table(pins.releases[name]) for name in sorted(pins.releases)}
         document["releases"] = {name: _sealed(table, edited=False) for name, table in tables.items()}
     document["locks"] = {name: _lock_table(record) for name, record in sorted(pins.locks.items())}
+    if pins.groups:
+        document["groups"] = {
+            name: {"inputs": record.inputs, "constraints": _lines(record.constraints)}
+            for name, record in sorted(pins.groups.items())
+        }
     write_atomically(path, tomlkit.dumps(document))
 
 
