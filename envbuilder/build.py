@@ -20,6 +20,7 @@ from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
+from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import LockedPackage, digest, edit_hint
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
@@ -314,21 +315,32 @@ class Builder:
         if is_news:
             report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
         downloads = _Downloads(report)
-        recipe = Recipe(
-            project=lock_folder(self._workspace, self._profile, draft.plugin.name),
-            staging=self.store.staging(key),
-            interpreter=self._interpreter(draft.plugin),
-            env={
-                **uv_settings(self._sources.repository(pin.url) for pin in pins),
-                "UV_LINK_MODE": mode,
-            },
-            skeletons=self.store.skeletons,
-            prepare=lambda: ensure_objects(self._sources, pins, offline=self._offline),
-            extra=_backend_in(inputs),
-            open_to_base=bool(draft.plugin.provided),
-            offline=self._offline,
-            hear=downloads.hear,
-        )
+        folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
+        with IndexMirrors(self._profile.index_mirrors).installable(folder) as project:
+            recipe = Recipe(
+                project=project,
+                staging=self.store.staging(key),
+                interpreter=self._interpreter(draft.plugin),
+                env={
+                    **uv_settings(self._sources.repository(pin.url) for pin in pins),
+                    "UV_LINK_MODE": mode,
+                },
+                skeletons=self.store.skeletons,
+                prepare=lambda: ensure_objects(self._sources, pins, offline=self._offline),
+                extra=_backend_in(inputs),
+                open_to_base=bool(draft.plugin.provided),
+                offline=self._offline,
+                hear=downloads.hear,
+            )
+            files = self._fill(draft, key, recipe, report, mend=mend)
+        tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
+        stamp = stamp_of(recipe.staging / "bin" / "python")
+        self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
+
+    def _fill(
+        self, draft: Draft, key: str, recipe: Recipe, report: Callable[[PluginOutcome], None], *, mend: bool
+    ) -> dict[str, Facts]:
+        """Fill the staging folder, once more where uv's cache turns out to be damaged; its files."""
 
         def waiting() -> None:
             report(PluginOutcome(draft.plugin.name, "waiting", detail="another environment fetches its packages"))
@@ -353,9 +365,7 @@ class Builder:
             hint = f"uv cache clean && envbuilder build --profile {self._profile.name} {draft.plugin.name}"
             message = f"the new environment is not whole: {text}"
             raise EnvbuilderError(message, code="environment-damaged", where=draft.plugin.where, hint=hint)
-        tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
-        stamp = stamp_of(recipe.staging / "bin" / "python")
-        self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
+        return files
 
     def _inspect(
         self, draft: Draft, recipe: Recipe, before: Collection[str], *, trusting: bool

@@ -107,7 +107,14 @@ def address(text: str) -> str:
     return text
 
 
+def _index_address(text: str) -> str:
+    if "://" not in text:
+        raise ValueError("expected an address: https://…, or a prefix of addresses")
+    return address(text)
+
+
 Address = Annotated[str, AfterValidator(address)]
+IndexAddress = Annotated[str, AfterValidator(_index_address)]
 
 
 def _listed(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -158,7 +165,7 @@ class SettingsDocument(Document):
     default_run: str | None = None
     core: dict[str, Core] = Field(default_factory=dict)
     git_mirrors: dict[Address, Address] = Field(default_factory=dict)
-    index_mirrors: Annotated[dict[str, str], AfterValidator(not_yet)] = Field(default_factory=dict)
+    index_mirrors: dict[IndexAddress, IndexAddress] = Field(default_factory=dict)
     allowed_signers: str | None = Field(
         default=None, description="ssh's allowed signers (ssh-keygen(1)) whose signatures of tags count"
     )
@@ -175,6 +182,9 @@ class ProfileDocument(Document):
     exclude_newer: Annotated[str, AfterValidator(_time)] | None = None
     index_url: Address | None = None
     extra_index_urls: tuple[Address, ...] = ()
+    mirrors: dict[IndexAddress, IndexAddress] = Field(
+        default_factory=dict, description="further index-mirrors, over those of the workspace"
+    )
     build_constraints: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
     torch_backends: Annotated[
         tuple[Annotated[str, AfterValidator(accelerators.backend)], ...], AfterValidator(_listed)
@@ -257,6 +267,7 @@ def read_profile(workspace: Workspace, name: str) -> Profile:
         sources=document.sources if document.sources is not None else _DEFAULT_SOURCES[name],
         exclude_newer=document.exclude_newer,
         index_url=document.index_url,
+        index_mirrors={**workspace.index_mirrors, **document.mirrors},
         extra_index_urls=document.extra_index_urls,
         build_constraints=document.build_constraints,
         require_signed_tags=document.require_signed_tags,

@@ -119,7 +119,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Profile:
-    """Which sources are allowed and which settings hold."""
+    """Which sources are allowed and which settings hold; `index_mirrors` are the workspace's and the profile's own."""
 
     name: str
     python: str
@@ -127,6 +127,7 @@ class Profile:
     exclude_newer: str | None = None
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] = ()
+    index_mirrors: Mapping[str, str] = field(default_factory=dict)
     build_constraints: tuple[str, ...] = ()
     require_signed_tags: bool = False
     torch_backends: tuple[str, ...] = ("default",)

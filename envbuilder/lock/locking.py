@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from envbuilder import accelerators, uv
+from envbuilder import accelerators, process, uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError, Interrupted, Problem
@@ -28,6 +28,7 @@ from envbuilder.lock.aligning import groups as align_groups
 from envbuilder.lock.backends import Backends, Wanted, others_built
 from envbuilder.lock.graph import Graph
 from envbuilder.lock.graph import parse as parse_graph
+from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import (
     LockedPackage,
     Member,
@@ -144,6 +145,7 @@ class Locker:
         self._request = request
         self._core = core_versions(workspace)
         self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
+        self._mirrors = IndexMirrors(profile.index_mirrors)
         self._backends = Backends(self._solve, profile.build_constraints)
         self.aligner = Aligner(registry, pins.groups, self._bare, self._solve_group)
 
@@ -305,8 +307,7 @@ class Locker:
         with tempfile.TemporaryDirectory(prefix="envbuilder-scratch-") as folder:
             scratch = Path(folder)
             text = render_scratch(requirements, constraints, python, self._profile)
-            write_atomically(scratch / "pyproject.toml", reusing_answers(text, self._answers_hold_s))
-            done = uv.lock(scratch, interpreter.path, {}, offline=self._request.offline)
+            done = self._ask_uv(scratch, text, interpreter.path, {}, upgrade=())
             if not done.ok:
                 problem = uv.explain(done, "", "lock-failed", hint=f"envbuilder lock --profile {self._profile.name}")
                 raise EnvbuilderError(problem.message, code=problem.code, hint=problem.hint)
@@ -328,12 +329,11 @@ class Locker:
         ensure_objects(self.sources, list(pins.values()), offline=self._request.offline)
         env = uv_settings(self.sources.repository(pin.url) for pin in pins.values())
         with self._staging(f"group-{group}") as staging:
-            write_atomically(staging / "pyproject.toml", text)
             locks = [self.folder(seed.name) / "uv.lock" for seed in seeds]
             known = next((lock for lock in locks if self._trusted(lock, pins)), None)
             if known and not self._request.upgrade:
                 shutil.copyfile(known, staging / "uv.lock")
-            done = uv.lock(staging, interpreter.path, env, offline=self._request.offline, upgrade=self._upgrade_flags())
+            done = self._ask_uv(staging, text, interpreter.path, env)
             if not done.ok:
                 hint = f"envbuilder lock --profile {self._profile.name}  # after editing {seeds[0].where}"
                 raise EnvbuilderError(uv.explain(done, group, "align-conflict", hint=hint).message, hint=hint)
@@ -360,14 +360,12 @@ class Locker:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
-        text = reusing_answers(while_resolving(draft.text, draft.members), self._answers_hold_s)
-        write_atomically(staging / "pyproject.toml", text)
         old = self.folder(draft.plugin.name) / "uv.lock"
         if not (staging / "uv.lock").exists() and self._trusted(old, draft.pins):
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
         env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
-        done = uv.lock(staging, interpreter, env, offline=self._request.offline, upgrade=self._upgrade_flags())
+        done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
         if not done.ok:
             hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
             problem = uv.explain(
@@ -381,6 +379,20 @@ class Locker:
     def _upgrade_flags(self) -> list[str]:
         names = [word for package in self._request.packages for word in ("--upgrade-package", package)]
         return ["--upgrade"] if self._request.upgrade else names
+
+    def _ask_uv(
+        self, folder: Path, text: str, interpreter: Path, env: Mapping[str, str], upgrade: Sequence[str] | None = None
+    ) -> process.Completed:
+        """``uv lock`` of a project's text in a folder, by the mirrors; what it writes has canonical addresses."""
+        write_atomically(folder / "pyproject.toml", self._mirrors.project(reusing_answers(text, self._answers_hold_s)))
+        file = folder / "uv.lock"
+        if self._mirrors and file.exists():
+            write_atomically(file, self._mirrors.lock_there(file.read_text(encoding="utf-8")))
+        flags = self._upgrade_flags() if upgrade is None else upgrade
+        done = uv.lock(folder, interpreter, env, offline=self._request.offline, upgrade=flags)
+        if self._mirrors and done.ok:
+            write_atomically(file, self._mirrors.lock_back(file.read_text(encoding="utf-8")))
+        return done
 
     def _trusted(self, lock: Path, pins: Mapping[str, Pin]) -> bool:
         """Whether uv may start from a lock: it keeps what stands there, edited hashes and addresses included."""

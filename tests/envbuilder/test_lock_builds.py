@@ -216,3 +216,19 @@ def test_what_is_built_with_what_the_environment_lacks_is_refused(workshop: Work
         ran = workshop.within("lock", "--format", "json", env=fresh(workshop, "cache"))
         assert (ran.status, ran.codes) == (1, ["lock-failed"])
         assert "flash is to be built with tiny, which is not in the environment" in ran.out
+
+
+def test_metadata_that_only_a_build_tells_comes_by_the_profile_s_index(workshop: Workshop, wheels: Path) -> None:
+    """A package with a dynamic version is asked with a backend from the same index, under the same constraints."""
+    make_backend(wheels, "2.0")
+    dynamic = declares("tiny").replace('version = "0.1.0"', 'dynamic = ["version"]')
+    uploaded = {
+        "tiny-2.0-py3-none-any.whl": "2026-03-01T00:00:00Z",
+        "tiny-1.0-py3-none-any.whl": "2026-01-01T00:00:00Z",
+    }
+    with Index(wheels, uploaded=uploaded) as index:
+        served(workshop, index, 'build-constraints = ["tiny<3"]\nexclude-newer = "2026-02-01"\n')
+        workshop.plugin("alpha", tag="v0.3.0", pyproject=dynamic)
+        succeed(workshop.within("lock", env=fresh(workshop, "cache")))
+        assert 'version = "0.3.0"' in (workshop.work / "profiles/prod/pins.toml").read_text()
+        assert index.whole == {"tiny-1.0-py3-none-any.whl": 1}
