@@ -314,7 +314,6 @@ class Builder:
         mode, is_news = link_mode(self._workspace.shared)
         if is_news:
             report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
-        downloads = _Downloads(report)
         folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
         with IndexMirrors(self._profile.index_mirrors).installable(folder) as project:
             recipe = Recipe(
@@ -330,7 +329,6 @@ class Builder:
                 extra=_backend_in(inputs),
                 open_to_base=bool(draft.plugin.provided),
                 offline=self._offline,
-                hear=downloads.hear,
             )
             files = self._fill(draft, key, recipe, report, mend=mend)
         tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
@@ -341,6 +339,8 @@ class Builder:
         self, draft: Draft, key: str, recipe: Recipe, report: Callable[[PluginOutcome], None], *, mend: bool
     ) -> dict[str, Facts]:
         """Fill the staging folder, once more where uv's cache turns out to be damaged; its files."""
+        downloads = _Downloads(report)
+        recipe = replace(recipe, hear=downloads.hear)
 
         def waiting() -> None:
             report(PluginOutcome(draft.plugin.name, "waiting", detail="another environment fetches its packages"))

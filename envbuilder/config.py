@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -20,8 +20,6 @@ from envbuilder.documents import Document, Located, read_toml, read_yaml, subtre
 from envbuilder.errors import ConfigError, Problem, UsageError, redacted
 from envbuilder.models import Profile, Workspace
 from envbuilder.places import candidates, state_folders
-
-T = TypeVar("T")
 
 PROFILES = ("prod", "dev")
 SOURCE_KINDS = ("git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range")
@@ -128,18 +126,7 @@ def _listed(names: tuple[str, ...]) -> tuple[str, ...]:
 def _folder_of_indexes(text: str) -> str:
     if not re.match(r"(https?|file)://\S+$", text):
         raise ValueError("expected an address: https://, http:// or file:///")
-    return text.rstrip("/")
-
-
-def not_yet(value: T) -> T:
-    """Refuse what the format knows and this version does not act on: to ignore it in silence would be worse.
-
-    Raises:
-        ValueError: the value asks for something.
-    """
-    if value:
-        raise ValueError("part of the format, but this version does not act on it yet; leave it out")
-    return value
+    return address(text).rstrip("/")
 
 
 class CoreFolder(Document):
