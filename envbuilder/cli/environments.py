@@ -142,13 +142,18 @@ def _relock(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline:
 
 @click.command()
 @plugins_argument
+@click.option("--differences", is_flag=True, help="What plugins lock in different versions, and why, instead.")
 @common
-def status(settings: Settings, plugins: tuple[str, ...]) -> Outcome:
+def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> Outcome:
     """Show each plugin's source, lock and environment."""
     from envbuilder.build import Builder
     from envbuilder.render import Outcome, Table
 
     here = settings.open()
+    if differences:
+        from envbuilder.cli.differences import show_differences
+
+        return show_differences(here, here.select(plugins))
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
     rows, plain = [], []
     for plugin in here.select(plugins):

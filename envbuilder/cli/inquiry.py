@@ -37,7 +37,7 @@ def why(settings: Settings, plugin: str, package: str) -> Outcome:
     if held is None:
         raise _not_locked(here, entry, name, graph)
     pins = locking.read_pins(here.workspace, here.profile).entries
-    found = reasons.chains(graph, name, reasons.teller(pins, _installed(here, entry)))
+    found = reasons.chains(graph, name, reasons.teller(pins, installed(here, entry)))
     versions = ", ".join(sorted({each.version or "dynamic" for each in held}))
     rules = _rules(here, entry, name)
     return Outcome(
@@ -124,7 +124,7 @@ def _rules(here: Open, entry: Entry, name: str) -> dict[str, list[str]]:
     return found
 
 
-def _installed(here: Open, entry: Entry) -> Mapping[str, tuple[str, Sequence[str]]]:
+def installed(here: Open, entry: Entry) -> Mapping[str, tuple[str, Sequence[str]]]:
     """What a built environment's packages require; of releases from an index, a lock keeps no versions asked for."""
     from packaging.markers import default_environment
 

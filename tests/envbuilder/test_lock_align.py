@@ -153,3 +153,43 @@ def test_python_hull() -> None:
     """The range reaches from the oldest to the newest series that anybody accepts."""
     assert python_hull(["==3.10.*", "==3.12.*"]) == ">=3.10,<3.13"
     assert python_hull(["==3.11.7"]) == ">=3.11,<3.12"
+
+
+def test_differences_are_shown_with_their_reasons(workshop: Workshop, index: Index) -> None:
+    """Who holds which version, and what keeps it from the newest: somebody's words, a rule, or nothing but time."""
+    workshop.plugin("alpha", dependencies=("common<3", "own"))
+    workshop.plugin("beta", dependencies=("bold", "own"))
+    lock(workshop)
+    wheels(workshop.root / "wheels", "own-2.0")
+    workshop.plugin("gamma", dependencies=("own", "common"), keys={"requires": ["common==1.0"]})
+    lock(workshop, "gamma")
+    ran = workshop.within("status", "--differences", "--format", "json")
+    assert ran.json["result"] == {
+        "differences": [
+            {
+                "package": "common",
+                "plugins": [
+                    {"plugin": "beta", "version": "3.0", "why": []},
+                    {"plugin": "gamma", "version": "1.0", "why": ["the registry entry asks for ==1.0"]},
+                    {"plugin": "alpha", "version": "2.0", "why": ["alpha asks for <3"]},
+                ],
+            },
+            {
+                "package": "own",
+                "plugins": [
+                    {"plugin": "gamma", "version": "2.0", "why": []},
+                    *(
+                        {
+                            "plugin": name,
+                            "version": "1.0",
+                            "why": ["nothing forbids the newest; it was locked at another time"],
+                        }
+                        for name in ("alpha", "beta")
+                    ),
+                ],
+            },
+        ]
+    }
+    text = workshop.within("status", "--differences").out
+    assert "2 of the packages that 3 plugins lock" in text
+    assert "alpha asks for <3" in text
