@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal
 
+from packaging.tags import platform_tags
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from envbuilder.errors import EnvbuilderError
@@ -32,6 +33,7 @@ _CHUNK = 1 << 20
 # gzip's own checksum covers what comes out, and more than one deflate stream gives the same.
 _SEAL_HEAD = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + b"\x24\0" + b"eb" + b"\x20\0"
 _SEAL_TAIL = b"\x03\0" + bytes(8)
+_PLATFORM = re.compile(r"(many|musl)?linux[a-z0-9_]*")
 _SEAL_SIZE = len(_SEAL_HEAD) + 32 + len(_SEAL_TAIL)
 _NAME = re.compile(r"cache/[a-z-]+-v[0-9]+(/[^/\0]+)+|git/[0-9a-f]{12}\.bundle")
 
@@ -83,6 +85,7 @@ class Manifest(_Strict):
         schema_: the format's name.
         profile, plugins: what it serves.
         uv: the version whose cache it holds.
+        machine: the platform tag of where it was made, such as ``manylinux_2_36_x86_64``: C library, its version, CPU.
         python: plugin to interpreter.
         locks: plugin to the digest of its ``uv.lock``.
         git: canonical address to git bundle.
@@ -93,6 +96,7 @@ class Manifest(_Strict):
     profile: str
     plugins: tuple[str, ...] = Field(strict=False)
     uv: str
+    machine: str = Field(pattern=r"^[a-z0-9_]+$")
     python: Mapping[str, Python]
     locks: Mapping[str, str]
     git: Mapping[str, Git]
@@ -102,6 +106,25 @@ class Manifest(_Strict):
     def platform(self) -> str:
         """The machine that it was made on, such as ``linux-x86_64``."""
         return ", ".join(sorted({python.platform for python in self.python.values()}))
+
+    def asked_of_platform(self) -> dict[str, tuple[str, ...]]:
+        """The platform tags, of which a machine must have one, of each compiled wheel: read off the cache's names.
+
+        What was built where the bundle was made may need that machine's C library.
+        """
+        wheels = {}
+        for name in self.files:
+            tags = name.rpartition("/")[2].removesuffix(".whl").split("-")
+            platforms = tags[-1].split(".")
+            if name.startswith("cache/") and len(tags) > 3 and all(_PLATFORM.fullmatch(each) for each in platforms):
+                wheels[name] = tuple(self.machine if each.startswith("linux") else each for each in platforms)
+        return wheels
+
+
+def machine_tags() -> list[str]:
+    """The platform tags that this machine serves, the most demanding first; they tell its C library and CPU."""
+    tags = list(platform_tags())
+    return [tag for tag in tags if not tag.startswith("linux")] or tags
 
 
 def hex_of(file: Path) -> str:

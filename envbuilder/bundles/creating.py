@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import process, uv
-from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of, write
+from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of, machine_tags, write
 from envbuilder.bundles.clones import Clone
 from envbuilder.bundles.restoring import StaleError, unpack
-from envbuilder.errors import BuildError, Problem, ToolError
-from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_pins
+from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError
+from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
 from envbuilder.places import state_folders
@@ -60,10 +60,12 @@ def create(file: Path, order: Order, say: Callable[[str], None]) -> Created:
 
     Raises:
         StaleError: a lock is missing or not up to date.
+        LocalError: a lock takes packages from a place on this machine.
         BuildError: a plugin cannot be built, or not from the bundle alone.
         ToolError: the file system refuses.
     """
     drafts = _fresh(order)
+    _refuse_local(order)
     store = Store(order.workspace.shared)
     fresh = file.with_name(f".{file.name}.tmp")
     # One at a time; what a killed one leaves is swept up by the next build, as it would be for an environment.
@@ -92,6 +94,27 @@ def create(file: Path, order: Order, say: Callable[[str], None]) -> Created:
                 fresh.unlink(missing_ok=True)
             store.staging("bundle")
     return created
+
+
+class LocalError(SeveralProblems):
+    """Packages that a lock takes from a place on this machine."""
+
+    code = "bundle-local"
+
+
+def _refuse_local(order: Order) -> None:
+    """Refuse wheels and sdists that lie on this machine: the lock names their place, where another has nothing."""
+    profile = f"profiles/{order.profile.name}/profile.toml"
+    problems = []
+    for plugin in order.plugins:
+        for package in read_lock(lock_folder(order.workspace, order.profile, plugin.name)):
+            place = next((value for kind, value in package.source.items() if kind in {"registry", "path", "url"}), None)
+            if place is not None and ("://" not in place or place.startswith("file:")):
+                message = f"the lock takes {package.name} from {place}, which a bundle cannot take along"
+                hint = f"grep -n index {profile}  # an index with an address serves"
+                problems.append(Problem("bundle-local", message, plugin.name, plugin.where, hint))
+    if problems:
+        raise LocalError(problems)
 
 
 def _fresh(order: Order) -> list[Draft]:
@@ -244,6 +267,7 @@ def _manifest(
         profile=order.profile.name,
         plugins=names,
         uv=".".join(map(str, uv.version_of(uv.find_uv()))),
+        machine=machine_tags()[0],
         python=python,
         locks=locks,
         git=git,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import uv
-from envbuilder.bundles.archive import File, Link, Manifest, archive_of, hex_of, scan
+from envbuilder.bundles.archive import File, Link, Manifest, archive_of, hex_of, machine_tags, scan
 from envbuilder.bundles.clones import Clone
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem, SeveralProblems
@@ -55,6 +55,7 @@ def restore(file: Path, workspace: Workspace, profile: Profile, registry: Regist
     manifest = scan(file)
     _refuse_foreign(file, manifest, workspace, profile)
     _refuse_other_locks(file, manifest, workspace, profile)
+    _refuse_newer_platform(file, manifest)
     _refuse_other_pythons(file, manifest, profile, registry)
     written, fetched = unpack(file, manifest, uv.cache_folder(), workspace.shared / "git")
     return Restored(manifest, written, fetched)
@@ -139,6 +140,19 @@ def _refuse_foreign(file: Path, manifest: Manifest, workspace: Workspace, profil
         message = f"it was made with uv {manifest.uv}, here is {'.'.join(map(str, found))}"
         hint = f"python -m pip install 'uv=={manifest.uv}'  # in the environment of {workspace.root}"
         raise ForeignError([Problem("bundle-foreign", message, where=str(file), hint=hint)])
+
+
+def _refuse_newer_platform(file: Path, manifest: Manifest) -> None:
+    here = machine_tags()
+    problems = []
+    for name, wanted in sorted(manifest.asked_of_platform().items()):
+        if set(here).isdisjoint(wanted):
+            wheel = "/".join(name.split("/")[-2:])
+            message = f"{wheel} needs {' or '.join(wanted)}; this machine is {here[0]}"
+            hint = "envbuilder bundle create all.bundle  # on a machine whose C library is no newer than the one here"
+            problems.append(Problem("bundle-foreign", message, where=str(file), hint=hint))
+    if problems:
+        raise ForeignError(problems)
 
 
 def _refuse_other_locks(file: Path, manifest: Manifest, workspace: Workspace, profile: Profile) -> None:

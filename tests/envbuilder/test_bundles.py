@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from local_index import Index, make_wheel
-from workshop import Ran, Workshop
+from workshop import PYTHON, Ran, Workshop
 
 from envbuilder.bundles import archive, creating
 from envbuilder.errors import EnvbuilderError
@@ -319,6 +320,55 @@ def test_bundle_of_another_machine_is_refused(travel: Travel, there: There, tmp_
     ran = there.restore(other)
     assert (ran.status, set(ran.codes)) == (2, {"bundle-foreign"})
     assert there.untouched
+
+
+@pytest.mark.parametrize(
+    ("wheel", "fits"),
+    [
+        ("1.0-cp311-cp311-manylinux_2_99_x86_64", False),
+        ("1.0-cp311-cp311-musllinux_9_9_x86_64.manylinux_2_99_x86_64", False),
+        ("1.0-cp311-cp311-{here}.manylinux_2_99_x86_64", True),
+        ("1.0-cp311-cp311-linux_x86_64", False),
+    ],
+)
+def test_bundle_for_a_newer_c_library_is_refused(
+    travel: Travel, there: There, tmp_path: Path, wheel: str, fits: bool
+) -> None:
+    """A wheel that no C library here serves, or was built where a newer one is: said, and nothing is written."""
+    manifest = archive.scan(travel.file)
+    here = archive.machine_tags()[0]
+    assert manifest.machine == here
+    assert re.fullmatch(r"(many|musl)linux_\d+_\d+_\w+", here)
+    link = next(name for name, fact in manifest.files.items() if isinstance(fact, archive.Link) and "/wheely/" in name)
+    name = f"{link.rpartition('/')[0]}/{wheel.format(here=here)}"
+    files = {**manifest.files, name: manifest.files[link]}
+    changed = manifest.model_copy(update={"files": files, "machine": "manylinux_2_99_x86_64"})
+    sources = {each: tmp_path / "unpacked" / each for each in manifest.files}
+    archive.scan(travel.file, sources)
+    other = tmp_path / "other.bundle"
+    with other.open("w+b") as stream:
+        archive.write(stream, changed, sources)
+    ran = there.restore(other)
+    if fits:
+        assert ran.status == 0, ran.out
+        return
+    assert (ran.status, ran.codes) == (2, ["bundle-foreign"])
+    assert "manylinux_2_99_x86_64; this machine is" in ran.out
+    assert there.untouched
+
+
+def test_bundle_is_not_made_of_what_lies_on_this_machine(workshop: Workshop) -> None:
+    """Wheels of an index at file:// would not be where the bundle goes: each is named, and nothing is made."""
+    wheel = make_wheel(workshop.root / "index" / "wheely", "wheely")
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "file://{wheel.parents[1]}"\n')
+    workshop.plugin("alpha", dependencies=("wheely",))
+    assert workshop.within("lock").status == 0
+    file = workshop.root / "all.bundle"
+    ran = workshop.within("bundle", "create", str(file), "--format", "json")
+    assert (ran.status, ran.codes) == (2, ["bundle-local"]), ran.out
+    assert "wheely" in ran.out
+    assert not file.exists()
 
 
 def test_restore_on_a_full_disk_leaves_nothing_half(travel: Travel, there: There) -> None:
