@@ -218,6 +218,19 @@ class Repository:
         addresses = [address.strip().strip('"') for address in found]
         return next((each for each in addresses if not _REMOTE_OR_BESIDE.match(each)), None)
 
+    def submodules(self, commit: str) -> list[tuple[str, str, str]]:
+        """Path, address as it is written, and commit of every submodule at a commit."""
+        keys = ("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.(path|url)$")
+        pairs = (item.partition("\n")[::2] for item in self._in_clone(*keys).stdout.split("\0") if item)
+        told = {key.removeprefix("submodule."): value for key, value in pairs}
+        found = []
+        for key, path in told.items():
+            name, _, kind = key.rpartition(".")
+            pinned = self._in_clone("rev-parse", "--verify", "--quiet", f"{commit}:{path}").stdout.strip()
+            if kind == "path" and pinned:
+                found.append((path, told.get(f"{name}.url", ""), pinned))
+        return found
+
     def tag_text(self, name: str) -> str | None:
         """The text of an annotated tag's object; None where it is no such object."""
         done = self._in_clone("cat-file", "tag", name)
@@ -354,6 +367,9 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
         pairs.append(("protocol.file.allow", "always"))
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
+    # A submodule that a mirror serves comes from a folder, which git takes from nobody else's repository by default. What
+    # its package's build may do goes far beyond that.
+    pairs.append(("protocol.file.allow", "always"))
     settings = {"GIT_CONFIG_COUNT": str(first + len(pairs)), "UV_NO_GITHUB_FAST_PATH": "1", "GIT_TERMINAL_PROMPT": "0"}
     for number, (key, value) in enumerate(pairs, first):
         settings[f"GIT_CONFIG_KEY_{number}"] = key

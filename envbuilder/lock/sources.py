@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 import tempfile
 import threading
@@ -151,6 +152,7 @@ class Sources:
         found = self._found(entry, source, repository)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
+        self._refuse_missing_submodules(repository, found.commit, source)
         declared = self.declared(found.commit, source)
         return Pin(
             url=source.url,
@@ -166,6 +168,21 @@ class Sources:
             requires=declared.dependencies or (),
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
         )
+
+    def _refuse_missing_submodules(self, repository: Repository, commit: str, source: GitSource) -> None:
+        # uv checks submodules out with the rest, and fails late, in git's words, where one is gone.
+        for path, address, pinned in repository.submodules(commit):
+            url = _submodule_address(source.url, address)
+            reason = "an address that git would not fetch from another's repository"
+            if url is not None:
+                try:
+                    if self.repository(url).ensure("rev", pinned, pinned, offline=self._offline) or self._offline:
+                        continue
+                    reason = f"it has no commit {pinned[:12]}"
+                except RemoteError as error:
+                    reason = error.message
+            message = f"submodule {path} ({address}) is not to be had: {reason}"
+            raise MetadataError(message, where=f"{source.url} {source.ref}:.gitmodules")
 
     def _trusted(self, entry: Entry, source: GitSource) -> Pin | None:
         """The entry's pin where it is of the ref that the entry names, and as `lock` wrote it."""
@@ -300,6 +317,19 @@ class Sources:
 
     def _lock_hint(self) -> str:
         return f"envbuilder lock --profile {self._profile.name}"
+
+
+def _submodule_address(base: str, address: str) -> str | None:
+    """Where a submodule comes from; relative addresses are meant from the repository's own (git-submodule(1))."""
+    if address.startswith(("./", "../")):
+        place = base.rstrip("/")
+        for step in address.rstrip("/").split("/"):
+            if step == "..":
+                place = place.rpartition("/")[0]
+            elif step != ".":
+                place = f"{place}/{step}"
+        return place
+    return address if re.match(r"(https?|ssh|git)://[^-]|[\w.-]+@[\w.-]+:[^:]", address) else None
 
 
 def same_place(pin: Pin, source: GitSource) -> bool:
