@@ -25,6 +25,7 @@ from envbuilder.lock.project import LockedPackage, digest, edit_hint
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
 from envbuilder.store import provided, records, stamps
+from envbuilder.store.bytecode import Bytecode
 from envbuilder.store.choices import Choices
 from envbuilder.store.environments import Store
 from envbuilder.store.files import keep_from_git, locked, write_atomically
@@ -36,17 +37,6 @@ from envbuilder.store.syncing import LINK_NOTES, Recipe, link_mode, sync
 
 # Measured: linking is bound by the file system; more than two at once gain nothing on two cores.
 _JOBS = 2
-
-# Run by the new environment's own interpreter: the entry point must be importable, and be there.
-# Nothing of the standard library but what is there at the start: with bytecode beside it, each module is compiled anew.
-_IMPORT = """
-import sys
-module, _, name = sys.argv[1].partition(":")
-__import__(module)
-found = sys.modules[module]
-for part in name.split("."):
-    found = getattr(found, part)
-"""
 
 
 @dataclass(frozen=True)
@@ -330,15 +320,20 @@ class Builder:
                 open_to_base=bool(draft.plugin.provided),
                 offline=self._offline,
             )
-            files = self._fill(draft, key, recipe, report, mend=mend)
+            files, bytecode = self._fill(draft, key, recipe, report, mend=mend)
         tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
         stamp = stamp_of(recipe.staging / "bin" / "python")
+        lacking = bytecode.seed(self.store.pycache(key), recipe.staging, files)
+        if self._profile.compile_bytecode and lacking:
+            env = worker_environment(recipe.staging, self.store.pycache(key), draft.plugin.env)
+            bytecode.compile(recipe.staging / "bin" / "python", lacking, env)
         self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
+        bytecode.publish()
 
     def _fill(
         self, draft: Draft, key: str, recipe: Recipe, report: Callable[[PluginOutcome], None], *, mend: bool
-    ) -> dict[str, Facts]:
-        """Fill the staging folder, once more where uv's cache turns out to be damaged; its files."""
+    ) -> tuple[dict[str, Facts], Bytecode]:
+        """Fill the staging folder, once more where uv's cache turns out to be damaged; its files, and its bytecode."""
         downloads = _Downloads(report)
         recipe = replace(recipe, hear=downloads.hear)
 
@@ -353,29 +348,31 @@ class Builder:
 
         start = time.time_ns()
         before = synced(recipe)
-        files, wrong = self._inspect(draft, recipe, before, trusting=not mend)
+        bytecode = Bytecode.of(self.store.shared, key, recipe.interpreter, trusting=not mend)
+        files, wrong = self._inspect(draft, recipe, before, bytecode)
         if wrong and not self._offline:
             # What is wrong in a fresh environment is wrong in uv's cache, which hard links share.
             suspects = records.suspects(recipe.staging, wrong)
             recipe = replace(recipe, staging=self.store.staging(key), suspects=suspects, since_ns=start)
             before = synced(recipe)
-            files, wrong = self._inspect(draft, recipe, before, trusting=False)
+            bytecode = replace(bytecode, trusting=False)
+            files, wrong = self._inspect(draft, recipe, before, bytecode)
         if wrong:
             text = "; ".join(map(str, wrong[:5])) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             hint = f"uv cache clean && envbuilder build --profile {self._profile.name} {draft.plugin.name}"
             message = f"the new environment is not whole: {text}"
             raise EnvbuilderError(message, code="environment-damaged", where=draft.plugin.where, hint=hint)
-        return files
+        return files, bytecode
 
     def _inspect(
-        self, draft: Draft, recipe: Recipe, before: Collection[str], *, trusting: bool
+        self, draft: Draft, recipe: Recipe, before: Collection[str], bytecode: Bytecode
     ) -> tuple[dict[str, Facts], list[records.Wrong]]:
         if wanted := draft.plugin.provided:
             installed = records.distributions(recipe.staging)
             provided.prove(recipe.staging, wanted, installed, draft.plugin.at("provided"))
-        failure = self._import(draft.plugin, recipe.staging)
+        failure = self._import(draft.plugin, recipe.staging, bytecode)
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
-        files, wrong = self.store.survey(recipe.staging, before, trusting=trusting)
+        files, wrong = self.store.survey(recipe.staging, before, trusting=bytecode.trusting)
         wrong += _off_lock(recipe.staging, self._of_backend(read_lock(recipe.project), recipe.extra))
         if failure is not None and not wrong:
             raise failure
@@ -389,11 +386,11 @@ class Builder:
         others = {accelerators.index_url(name, base) for name in self._profile.torch_backends if name != backend}
         return [package for package in packages if package.source.get("registry") not in others]
 
-    def _import(self, plugin: Entry, staging: Path) -> EnvbuilderError | None:
+    def _import(self, plugin: Entry, staging: Path, bytecode: Bytecode) -> EnvbuilderError | None:
         if plugin.entry is None:
             return None
         env = worker_environment(staging, self.store.pycache(staging.name), plugin.env)
-        done = process.run([staging / "bin" / "python", "-c", _IMPORT, plugin.entry], env=env, timeout_s=600)
+        done = bytecode.prove(staging / "bin" / "python", plugin.entry, env)
         if done.ok:
             return None
         lines = [line for line in done.stderr.splitlines() if line.strip()]

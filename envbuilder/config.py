@@ -180,6 +180,7 @@ class ProfileDocument(Document):
         default=accelerators.INDEX, description="where the backends' indexes are: <address>/cpu, <address>/cu128, …"
     )
     require_signed_tags: bool = False
+    compile_bytecode: bool = False
 
 
 def find_workspace(start: Path) -> Workspace:
@@ -260,6 +261,7 @@ def read_profile(workspace: Workspace, name: str) -> Profile:
         require_signed_tags=document.require_signed_tags,
         torch_backends=document.torch_backends,
         torch_index_url=document.torch_index_url,
+        compile_bytecode=document.compile_bytecode,
     )
 
 

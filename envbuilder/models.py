@@ -132,6 +132,7 @@ class Profile:
     require_signed_tags: bool = False
     torch_backends: tuple[str, ...] = ("default",)
     torch_index_url: str = INDEX
+    compile_bytecode: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -20,15 +21,29 @@ if TYPE_CHECKING:
 @plugins_argument
 @click.option("-j", "--jobs", type=click.IntRange(1), default=2, show_default=True, help="How many at a time.")
 @click.option("--torch", metavar="BACKEND", help="One of the profile's torch-backends, or auto, from now on.")
+@click.option(
+    "--compile-bytecode/--no-compile-bytecode",
+    default=None,
+    help="Compile every module of new environments, not only what their import needs; by default as the profile says.",
+)
 @offline_option
 @common
-def build(settings: Settings, plugins: tuple[str, ...], jobs: int, torch: str | None, offline: bool) -> Outcome:
+def build(
+    settings: Settings,
+    plugins: tuple[str, ...],
+    jobs: int,
+    torch: str | None,
+    compile_bytecode: bool | None,
+    offline: bool,
+) -> Outcome:
     """Make each plugin's environment, where it is not there already."""
     from envbuilder.render import Outcome
 
     if not plugins and torch is None and (quick := _nothing_to_do(settings)):
         return quick
     here = settings.open()
+    if compile_bytecode is not None:
+        here = replace(here, profile=replace(here.profile, compile_bytecode=compile_bytecode))
     chosen = here.select(plugins)
     if torch is not None:
         _choose_backend(here, chosen, torch)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from envbuilder.store import bytecode
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
 from envbuilder.store.files import locked
@@ -78,6 +79,7 @@ def collect(store: Store, kept: Collection[str]) -> Garbage:
     for folder in (store.shared / "pycache").glob("*"):
         if folder.name not in kept and not store.path(folder.name).exists():
             shutil.rmtree(folder, ignore_errors=True)
+    bytecode.collect(store.shared)
     return garbage
 
 

@@ -7,7 +7,8 @@ On disk, in the shared state folder::
     store/<key>.files.json   the list of every file in it
     store/.staging/<key>/    one in the making, or left over by a killed build
     store/.trash/            what is being removed
-    pycache/<key>/           the bytecode that its interpreter writes
+    pycache/<key>/           the bytecode that its interpreter writes, and links to what environments share
+    bytecode/                the bytecode that they share
     digests.sqlite           digests of files by inode
 """
 
@@ -88,7 +89,8 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed builds left behind; what a running neighbour is making stays."""
-        for folder in [*self.folder.glob(".staging/*"), *self.folder.glob(".trash/*")]:
+        left = [*self.folder.glob(".staging/*"), *self.folder.glob(".trash/*"), *self.shared.glob("bytecode/*/.new/*")]
+        for folder in left:
             with contextlib.suppress(OSError), held_by_nobody(self.lock_path(folder.name.partition("@")[0])) as free:
                 if free:
                     shutil.rmtree(folder, ignore_errors=True)
