@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,10 @@ from typing import TYPE_CHECKING
 
 from envbuilder.process import clean_environment
 from pipeline import orphans
-from pipeline.layout import write_json
+from pipeline.layout import write_context
 from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, worker_argv
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
 
     from pipeline.models import Environment, Status
@@ -127,6 +127,14 @@ class Ended:
     cpu_s: float | None = None
     oom_kills: Mapping[str, int] = field(default_factory=dict)
     refused: str | None = None
+
+
+class Stop(threading.Event):
+    """Set when everything is to end; ``at_once`` when nobody wants to wait for it any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = threading.Event()
 
 
 class _Clock:
@@ -261,17 +269,22 @@ class Worker:
             self.ended = Ended(survivors=orphans.end(orphans.WORKER, self._mark))
         return self.ended
 
-    def finish(self, grace_s: float) -> Ended:
-        """End it and everything it started: ask, wait, kill, wait until all are gone."""
+    def finish(self, grace_s: float, at_once: threading.Event | None = None) -> Ended:
+        """End it and everything it started: ask, wait (unless `at_once` is set), kill, wait until all are gone."""
         self.dismiss()
-        with contextlib.suppress(OSError):
-            self.control.sendall(json.dumps({"end": grace_s}).encode() + b"\n")
+        self._ask_to_end(grace_s)
         deadline = time.monotonic() + grace_s + _SUPERVISOR_S
         while (ended := self.hear()) is None:
             _readable((self.control.fileno(),), _TICK_S)
+            if at_once is not None and at_once.is_set():
+                self._ask_to_end(0.0)
             if time.monotonic() > deadline:
                 self._supervisor.kill()
         return ended
+
+    def _ask_to_end(self, grace_s: float) -> None:
+        with contextlib.suppress(OSError):
+            self.control.sendall(json.dumps({"end": grace_s}).encode() + b"\n")
 
     def leave(self) -> Ended:
         """Let it end by itself, now that no further job comes; end it where it does not, and let go of it."""
@@ -330,7 +343,7 @@ class _Conversation:
         self.last: dict[str, Message] = {}
         self._open = True
 
-    def until_said(self, interrupted: threading.Event, *, keep: bool) -> tuple[Status, str, str] | None:
+    def until_said(self, interrupted: Stop, *, keep: bool) -> tuple[Status, str, str] | None:
         """Listen until the worker has ended, has to, or (where it is kept) has done; the verdict where it is ours."""
         while self.worker.hear() is None:
             self._hear(_TICK_S)
@@ -359,9 +372,9 @@ class _Conversation:
             self.listen(message)
         return self._open
 
-    def conclude(self) -> None:
+    def conclude(self, stop: Stop) -> None:
         """End the worker, and read what it still said."""
-        self.worker.finish(0.0 if self.clock.is_leaving else self.request.grace_s)
+        self.worker.finish(0.0 if self.clock.is_leaving else self.request.grace_s, stop.at_once)
         self._drain()
         self.worker.close()
 
@@ -376,7 +389,7 @@ class _Conversation:
 def run_attempt(
     request: AttemptRequest,
     *,
-    interrupted: threading.Event,
+    interrupted: Stop,
     listen: Callable[[Message], None],
     begun: Callable[[int], None] = lambda _: None,
     warm: Worker | None = None,
@@ -397,7 +410,7 @@ def run_attempt(
     """
     begin = time.monotonic()
     request.folder.mkdir(parents=True, exist_ok=True)
-    write_json(request.context, request.job)
+    write_context(request.context, request.job)
     try:
         worker = warm or Worker(request)
     except OSError as error:
@@ -413,7 +426,7 @@ def run_attempt(
         kept = keep and "done" in talk.last and worker.ended is None
     finally:
         if not kept:
-            talk.conclude()
+            talk.conclude(interrupted)
     status, code, text = _judge(worker, talk, verdict)
     ended = worker.ended or Ended()
     result = AttemptResult(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentsError, RecordError, UnknownRunError
 from pipeline.models import AnswerLine, Environment, answer_line_from_json, environments_from_json, environments_to_json
+from pipeline.redaction import clean, clean_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,8 +180,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file whole or not at all, without secrets."""
+    write_text(path, json.dumps(clean(document), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_context(path: Path, document: object) -> None:
+    """Write what a worker reads: for its eyes, with all that is in it, and for no longer than the attempt."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        stream.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -226,7 +233,7 @@ class Journal:
 
     def append(self, document: Mapping[str, object]) -> None:
         if self._timed:
-            document = {"time": now(), **document}
+            document = {"time": now(), **clean_fields(document)}
         line = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         with self._guard:
             self._stream.write(line)

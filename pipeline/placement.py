@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from envbuilder import gpus
 from envbuilder.errors import ToolError
 from pipeline import supervisor
-from pipeline.attempt import AttemptRequest, AttemptResult, Worker, run_attempt
+from pipeline.attempt import AttemptRequest, AttemptResult, Stop, Worker, run_attempt
 from pipeline.models import Sample
 from pipeline.slots import Refusal, Slot, Slots, used_on
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.models import Task
     from pipeline.protocol import Message
 
-__all__ = ["AttemptRequest", "AttemptResult", "LocalMachine", "Placement", "Slot", "Watcher"]
+__all__ = ["AttemptRequest", "AttemptResult", "LocalMachine", "Placement", "Slot", "Stop", "Watcher"]
 
 _SAMPLE_EVERY_S = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -58,7 +58,7 @@ class Placement(Protocol):
         """Take back what `take` gave; nothing of any attempt in it is alive."""
 
     def attempt(
-        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, watcher: Watcher, keep: bool
+        self, slot: Slot, request: AttemptRequest, *, interrupted: Stop, watcher: Watcher, keep: bool
     ) -> AttemptResult:
         """Run an attempt in a slot, by the worker that was kept there, if one was; with `keep`, keep it afterwards."""
 
@@ -97,7 +97,7 @@ class LocalMachine:
         self._slots.give_back(slot)
 
     def attempt(
-        self, slot: Slot, request: AttemptRequest, *, interrupted: threading.Event, watcher: Watcher, keep: bool
+        self, slot: Slot, request: AttemptRequest, *, interrupted: Stop, watcher: Watcher, keep: bool
     ) -> AttemptResult:
         """Run an attempt in a slot."""
         with self._watched(slot, watcher) as begun:

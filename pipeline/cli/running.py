@@ -17,7 +17,7 @@ from pipeline.config.load import check_plugins
 from pipeline.errors import RecordError
 from pipeline.layout import Journal, RunLayout, new_run_id, write_environments, write_json
 from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage
-from pipeline.placement import LocalMachine
+from pipeline.placement import LocalMachine, Stop
 from pipeline.plan import make_plan
 from pipeline.scheduler import Header, Record, Scheduler, Setting
 from pipeline.slots import Slots, thread_variables
@@ -83,7 +83,7 @@ def _load(request: RunRequest) -> RunConfig:
 
 
 def execute_run(
-    request: RunRequest, *, interrupted: threading.Event | None = None, reporter: Reporter | None = None
+    request: RunRequest, *, interrupted: Stop | None = None, reporter: Reporter | None = None
 ) -> RunOutcome:
     """Run a run file from inference to report.
 
@@ -116,7 +116,7 @@ def execute_run(
     return load_outcome(layout)
 
 
-def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threading.Event, reporter: Reporter) -> None:
+def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, reporter: Reporter) -> None:
     slots = Slots(visible=os.environ.get("CUDA_VISIBLE_DEVICES"), jobs=request.jobs)
     driver = slots.driver.version if slots.driver else ""
     used = {task.environment.plugin: task.environment for task in plan.tasks}
@@ -143,17 +143,23 @@ def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: threadi
 
 
 @contextlib.contextmanager
-def _stoppable(interrupted: threading.Event | None) -> Iterator[threading.Event]:
-    """The event that ends the run; set by Ctrl-C and SIGTERM where the caller has none of its own."""
+def _stoppable(interrupted: Stop | None) -> Iterator[Stop]:
+    """What ends the run; set by Ctrl-C and SIGTERM where the caller has none of its own. The second time kills."""
     if interrupted is not None or threading.current_thread() is not threading.main_thread():
-        yield interrupted or threading.Event()
+        yield interrupted or Stop()
         return
-    event = threading.Event()
+    stop = Stop()
+
+    def handle(*_: object) -> None:
+        if stop.is_set():
+            stop.at_once.set()
+        stop.set()
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        signal.signal(number, lambda *_: event.set())
+        signal.signal(number, handle)
     try:
-        yield event
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,6 +12,7 @@ from envbuilder.errors import Problem
 from pipeline.layout import RunLayout, csv_text, now, read_answers, write_json, write_text
 from pipeline.models import Evaluation, Plan, Status, Task, TaskResult, to_json
 from pipeline.protocol import record_documents
+from pipeline.redaction import clean
 from pipeline.scheduler.tries import unstarted
 from pipeline.slots import Gpu, cpu_count, without_numbers
 
@@ -181,7 +182,7 @@ class Record:
         write_json(self.layout.run_json, document)
 
     def report_document(self) -> dict[str, object]:
-        """Everything that a report shows, in the shape of the plugin contract's ``ReportDocument``."""
+        """Everything that a report shows, without secrets, in the shape of the plugin contract's ``ReportDocument``."""
         header = self.header
         run = {
             "id": self.layout.id,
@@ -194,8 +195,8 @@ class Record:
         }
         tasks = [_plain_dict(result) for result in self.results]
         return {
-            "run": run,
-            "tasks": [{name: task[name] for name in _TASK_FIELDS} for task in tasks],
+            "run": clean(run),
+            "tasks": clean([{name: task[name] for name in _TASK_FIELDS} for task in tasks]),
             "records": [each for task in self.plan.stage("inference") for each in self._records(task)],
             "evaluations": to_json(self.evaluations),
         }

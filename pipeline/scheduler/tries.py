@@ -6,17 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pipeline.layout import Journal, RunLayout, now
 from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
-from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot
+from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot, Stop
 from pipeline.protocol import Message, job_document
 
-if TYPE_CHECKING:
-    import threading
-
 _LONGEST_BACKOFF_S = 30.0
+# Without it cuBLAS may add up in another order each time; it counts only if it is there before CUDA starts.
+_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _DENSE_SAMPLES = 600
 _SPARSE_EVERY = 15
 
@@ -41,7 +40,7 @@ class Setting:
     layout: RunLayout
     placement: Placement
     events: Journal
-    interrupted: threading.Event
+    interrupted: Stop
     reporter: Reporter = field(default_factory=Silence)
     grace_s: float = 10.0
     backoff_s: float = 1.0
@@ -183,7 +182,7 @@ class Tries:
             folder,
             layout.stdout(attempt),
             layout.stderr(attempt),
-            {**setting.variables, **self._slot.variables()},
+            {**setting.variables, **(_DETERMINISTIC if task.deterministic else {}), **self._slot.variables()},
             task.timeout_s,
             task.item_timeout_s,
             task.silence_s,

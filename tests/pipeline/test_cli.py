@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pipeline_bench import ECHO, child_environment, is_alive, wait_for
+from pipeline_bench import ECHO, REPORT, child_environment, is_alive, wait_for
 
 from envbuilder.errors import ConfigError, Interrupted
 from pipeline.cli import execute_run, plan_run, plugins_of, show_run
 from pipeline.errors import RecordError
+from pipeline.placement import Stop
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
@@ -221,7 +223,7 @@ def test_interrupted_run_keeps_what_was_written(bench: Bench) -> None:
     bench.plugin("hang", HANG)
     pids = bench.root / "pids"
     request = bench.request(f"inference: [{{plugin: hang, params: {{pids: {pids}}}}}]")
-    stop = threading.Event()
+    stop = Stop()
 
     def interrupt_after_first_answer() -> None:
         path = bench.state / "runs" / "latest" / "answers" / "hang@lines.jsonl"
@@ -239,6 +241,54 @@ def test_interrupted_run_keeps_what_was_written(bench: Bench) -> None:
     assert outcome.tasks[0].status == "cancelled"
     assert len(_json_lines(Path(outcome.paths["answers"]) / "hang@lines.jsonl")) == 1
     assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_second_interruption_waits_for_nobody(bench: Bench) -> None:
+    """A worker that will not go is given its time at the first Ctrl-C, and none at the second."""
+    source = (
+        "import os, signal, time\nfrom pathlib import Path\n\nclass Plugin:\n    def load(self, context): pass\n\n"
+        "    def predict(self, batch):\n        signal.signal(signal.SIGTERM, lambda *_: Path('../asked').touch())\n"
+        "        Path('../ready').touch()\n        while True: time.sleep(1)\n"
+    )
+    bench.plugin("hang", source)
+    request = replace(bench.request("inference: [{plugin: hang}]"), grace_s=3600.0)
+    stop = Stop()
+
+    def interrupt_twice() -> None:
+        attempts = bench.state / "runs" / "latest" / "attempts"
+        wait_for((attempts / "ready").exists, "the worker to be ready")
+        stop.set()
+        wait_for((attempts / "asked").exists, "the worker to be asked to end")
+        stop.at_once.set()
+
+    thread = threading.Thread(target=interrupt_twice)
+    thread.start()
+    with pytest.raises(Interrupted):
+        execute_run(request, interrupted=stop)
+    thread.join()
+    assert show_run(bench.state).tasks[0].attempts[0].returncode == -signal.SIGKILL
+
+
+def test_secrets_are_in_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a secret by its name, or has the value of one, reaches the plugin and nothing that is kept of the run."""
+    monkeypatch.setenv("HF_TOKEN", "sesame-open-9000")
+    source = ECHO.replace(
+        "return [",
+        "assert self.context.params['api_key'] == 'k-12345678'\n"
+        "        self.context.log('using sesame-open-9000 at https://me:pw12345@host.example/x')\n        return [",
+    )
+    bench.plugin("echo", source)
+    bench.plugin("page", REPORT, "report")
+    text = "inference: [{plugin: echo, params: {api_key: k-12345678, eos_token: <end>}}]\nreport: [{plugin: page}]"
+    outcome = execute_run(bench.request(text))
+    assert outcome.ok, outcome.problems
+    root = bench.state / "runs" / outcome.id
+    kept = {path: path.read_text(errors="replace") for path in root.rglob("*") if path.is_file()}
+    contexts = [path for path in kept if path.name == "context.json"]
+    for secret in ("sesame-open-9000", "pw12345", "k-12345678"):
+        assert [path for path, found in kept.items() if secret in found and path not in contexts] == []
+    assert "<end>" in kept[root / "run.json"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in contexts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

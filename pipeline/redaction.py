@@ -1,0 +1,59 @@
+"""Leaves secrets out of what is kept of a run: by the name of what holds them, and by their value wherever it turns up."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from envbuilder.errors import redacted
+
+HIDDEN = "***"
+
+_NAME = re.compile(
+    r"(?i)(?:^|[_.-])(?:token|secret|password|passwd|passphrase|credentials?|api[_-]?key|access[_-]?key|private[_-]?key)$"
+)
+# Tokenizers have tokens that are no secrets.
+_PLAIN_NAME = re.compile(r"(?i)(?:bos|eos|pad|unk|sep|cls|mask|stop|start|end|image|video|audio|special)_token$")
+# What the great services' tokens look like: Hugging Face, GitHub, GitLab, OpenAI and its likes, AWS.
+_VALUE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})\b"
+)
+_SHORTEST = 8
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name says that what it holds is a secret."""
+    return bool(_NAME.search(name)) and not _PLAIN_NAME.search(name)
+
+
+def _known() -> tuple[str, ...]:
+    """The values of this process's own variables whose names say that they are secrets, the longest first."""
+    values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def clean(value: object) -> object:
+    """Plain JSON without secrets."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, Mapping):
+        return clean_fields(value)
+    if isinstance(value, Sequence):
+        return [clean(each) for each in value]
+    return value
+
+
+def clean_fields(document: Mapping[str, object]) -> dict[str, object]:
+    """An object without secrets."""
+    return {
+        name: HIDDEN if each and isinstance(each, str) and is_secret(str(name)) else clean(each)
+        for name, each in document.items()
+    }
+
+
+def clean_text(text: str) -> str:
+    """A text without secrets."""
+    for known in _known():
+        text = text.replace(known, HIDDEN)
+    return redacted(_VALUE.sub(HIDDEN, text))
