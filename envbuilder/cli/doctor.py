@@ -33,11 +33,11 @@ class Finding:
 @click.command()
 @common
 def doctor(settings: Settings) -> Outcome:
-    """Look at uv, git, interpreters, file systems and state: a line each, with the remedy."""
+    """Look at uv, git, interpreters, GPUs, file systems and state: a line each, with the remedy."""
     from envbuilder.render import Outcome, Table
 
     here = settings.open()
-    findings = [*_tools(), *_interpreters(here), *_disks(here)]
+    findings = [*_tools(), *_interpreters(here), *_gpus(), *_disks(here)]
     severity = {"warn": "warning", "fail": "error"}
     problems = tuple(
         Problem(f"doctor-{each.what.split()[0]}", each.found, hint=each.remedy, severity=severity[each.state])
@@ -81,6 +81,21 @@ def _interpreters(here: Open) -> Iterator[Finding]:
             yield Finding(f"python {request}", "ok", f"{found.version} ({found.path})")
         except EnvbuilderError as error:
             yield Finding(f"python {request}", "warn", f"{error.message}; build fetches it", error.hint)
+
+
+def _gpus() -> Iterator[Finding]:
+    from envbuilder import gpus
+
+    try:
+        driver = gpus.read()
+    except EnvbuilderError as error:
+        yield Finding("gpu", "warn", error.message, error.hint)
+        return
+    if driver is None:
+        yield Finding("gpu", "ok", "no NVIDIA driver")
+        return
+    names = ", ".join(gpu.name for gpu in driver.gpus) or "no GPU"
+    yield Finding("gpu", "ok", f"{names} (driver {driver.version}, CUDA {'.'.join(map(str, driver.cuda))})")
 
 
 def _disks(here: Open) -> Iterator[Finding]:

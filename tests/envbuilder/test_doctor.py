@@ -24,7 +24,7 @@ def test_doctor_is_content_with_a_whole_machine(workshop: Workshop) -> None:
     """Where everything is there, every line is ok (the disk may be low), and the exit status is 0."""
     status, found = states(workshop)
     assert status == 0
-    assert set(found) == {"uv", "git", "python", "state", "disk", "links"}
+    assert set(found) == {"uv", "git", "python", "gpu", "state", "disk", "links"}
     assert {state for what, state in found.items() if what != "disk"} == {"ok"}
 
 

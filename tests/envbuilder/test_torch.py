@@ -295,3 +295,28 @@ def test_bundle_holds_the_backend_that_was_asked_for(bench: Workshop, tmp_path: 
     assert bench.within("bundle", "restore", "all.bundle", env={**login, **node}).status == 0
     env = {**machine(bench, "570.86.10"), **node}
     assert build(bench, "--offline", env=env)["reader"] == "cu128"
+
+
+def test_cutoff_holds_for_torch_where_its_index_tells_times(bench: Workshop, tmp_path: Path) -> None:
+    """`exclude-newer` counts for every index; one without times has nothing that is old enough."""
+    folder = tmp_path / "dated"
+    wheels = [make_wheel(folder / "cpu", "torch", f"{version}+cpu") for version in ("2.8.0", "2.9.0")]
+    wheels.append(make_wheel(folder, "numbers", "1.0"))
+    times = {"torch-2.9.0+cpu-py3-none-any.whl": "2026-03-01T00:00:00Z"}
+    for uploaded in ({wheel.name: "2026-01-01T00:00:00Z" for wheel in wheels} | times, {}):
+        with Index(folder, uploaded=uploaded) as index:
+            profile(bench, index, "cpu")
+            with (bench.work / "profiles/prod/profile.toml").open("a") as stream:
+                stream.write('exclude-newer = "2026-02-01T00:00:00Z"\n')
+            ran = bench.within("lock", "reader")
+        assert ran.status == (0 if uploaded else 1), ran.err
+        assert 'version = "2.8.0+cpu"' in locks(bench)["reader/uv.lock"].decode()
+    assert "filtered by `exclude-newer`" in ran.err
+
+
+def test_doctor_names_driver_and_gpus(bench: Workshop) -> None:
+    """What the choice of a backend rests on; no driver is nothing to mend, a record that cannot be read is."""
+    assert "Some GPU (driver 570.86.10, CUDA 12.8)" in bench.within("doctor", env=machine(bench, "570.86.10")).out
+    assert "no NVIDIA driver" in bench.within("doctor", env=machine(bench, None)).out
+    ran = bench.within("doctor", env={"ENVBUILDER_NVML": str(bench.root / "nothing.json")})
+    assert "doctor-gpu" in ran.err
