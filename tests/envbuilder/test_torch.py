@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_index import Index, make_wheel
-from workshop import PYTHON, Ran, Workshop
+from local_index import Index, make_sdist, make_wheel
+from workshop import BACKEND, PYTHON, Ran, Workshop
 
 BUILDS = ("cpu", "cu126", "cu128", "cu130")
 
@@ -320,3 +320,24 @@ def test_doctor_names_driver_and_gpus(bench: Workshop) -> None:
     assert "no NVIDIA driver" in bench.within("doctor", env=machine(bench, None)).out
     ran = bench.within("doctor", env={"ENVBUILDER_NVML": str(bench.root / "nothing.json")})
     assert "doctor-gpu" in ran.err
+
+
+def test_what_is_built_with_torch_is_built_with_the_chosen_one(bench: Workshop, wheels: Path) -> None:
+    """`no-build-isolation` gives a build the environment's torch, down to its backend, and each backend its own build."""
+    note = """
+import torch
+pathlib.Path("src/flash").mkdir(parents=True, exist_ok=True)
+pathlib.Path("src/flash/__init__.py").write_text(f"WITH = {torch.VERSION!r}")
+"""
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    facts = {"name": "flash", "version": "1.0", "dependencies": ["torch"]}
+    files = {"backend.py": BACKEND + note, "backend/project.json": json.dumps(facts), "pyproject.toml": system}
+    make_sdist(wheels, "flash", "1.0", files)
+    keys = {"no-build-isolation": ["flash"]}
+    bench.plugin("reader", tag="v0.2.0", dependencies=("torch", "flash"), keys=keys)
+    lock(bench, "reader")
+    env = machine(bench, None)
+    for backend in ("cpu", "cu128"):
+        build(bench, "reader", "--torch", backend, env=env)
+        ran = bench.run("exec", "reader", "--", "python", "-c", "import flash; print(flash.WITH)", env=env)
+        assert ran.out.strip() == f"2.8.0+{backend}"
