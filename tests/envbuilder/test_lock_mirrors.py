@@ -115,6 +115,18 @@ def test_files_that_no_line_leads_back_are_told(site: Site) -> None:
     assert site.files == before
 
 
+def test_a_person_s_own_index_does_not_show_in_a_lock(site: Site) -> None:
+    """Uv's variables for indexes, which hold for whatever a person does, change neither what is asked nor the lock."""
+    before = site.files
+    site.mirrored()
+    elsewhere = "http://robot:secret@127.0.0.1:1/simple"
+    names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+    env = {"UV_CACHE_DIR": str(site.workshop.root / "other"), "UV_NO_INDEX": "1", **dict.fromkeys(names, elsewhere)}
+    ran = site.workshop.within("lock", "--upgrade", env=env)
+    assert ran.status == 0, ran.err
+    assert site.files == before
+
+
 def test_the_profile_s_own_mirrors_come_first(site: Site) -> None:
     """`mirrors` in a profile is laid over those of the workspace."""
     site.mirrored(f'"{site.canonical.removesuffix("simple")}" = "http://127.0.0.1:1/"\n')
