@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import tomlkit
 
 from envbuilder.errors import EnvbuilderError
+from envbuilder.uv import DEFAULT_INDEX
 
-_PUBLIC = "https://pypi.org/simple"
 _ADDRESS = re.compile(r'\b(?P<key>url|registry) = "(?P<address>[^"]*)"')
 _RELATIVE = re.compile(r'\b(?P<key>editable|directory|path) = "(?P<path>\.\.?/[^"]*)"')
 
@@ -81,8 +81,8 @@ class IndexMirrors:
     def tables(self, indexes: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
         """``[[tool.uv.index]]`` tables that lead to the mirrors; of uv's own default too, where none is named."""
         led = [{**table, "url": self.there(str(table["url"]))} for table in indexes]
-        if not any(table.get("default") for table in led) and self.there(_PUBLIC) != _PUBLIC:
-            led.append({"name": "mirror-of-pypi", "url": self.there(_PUBLIC), "default": True})
+        if not any(table.get("default") for table in led) and self.there(DEFAULT_INDEX) != DEFAULT_INDEX:
+            led.append({"name": "mirror-of-pypi", "url": self.there(DEFAULT_INDEX), "default": True})
         return led
 
     def lock_there(self, text: str) -> str:

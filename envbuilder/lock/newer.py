@@ -16,6 +16,7 @@ from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import RemoteError
 from envbuilder.lock import metadata
 from envbuilder.lock.fitting import CoreJudge, Refs, Row, replacement
+from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.models import Entry, GitSource, Profile, PypiSource
 from envbuilder.uv import DEFAULT_INDEX, index_tables
 
@@ -207,8 +208,8 @@ def _text(package: DistributionPackage, profile: Profile) -> str:
 
 
 def _indexes(profile: Profile) -> list[tuple[str, tuple[str, str] | None]]:
-    """The addresses of the indexes with user and password, as uv finds them in the environment; netrc serves the rest."""
-    tables = index_tables(profile)
+    """The addresses of the indexes, or of their mirrors, with user and password, as uv finds them in the environment; netrc serves the rest."""
+    tables = IndexMirrors(profile.index_mirrors).tables(index_tables(profile))
     found: list[tuple[str, tuple[str, str] | None]] = []
     for table in tables:
         prefix = f"UV_INDEX_{str(table['name']).upper().replace('-', '_')}"

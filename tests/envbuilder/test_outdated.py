@@ -119,3 +119,14 @@ def test_what_cannot_be_asked_is_not_called_up_to_date(shop: Workshop, fault: st
     code, other = ("remote-unreachable", "thing") if fault == "remote" else ("index-unreachable", "alpha")
     assert (ran.status, ran.codes) == (1, [code])
     assert newer(ran, other)
+
+
+def test_releases_are_asked_of_the_mirror(shop: Workshop, index: Index) -> None:
+    """With the canonical index unreachable, what is newer is what its mirror lists."""
+    canonical = "http://127.0.0.1:1/simple"
+    shop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "{canonical}"\n')
+    with (shop.work / "pyproject.toml").open("a") as settings:
+        settings.write(f'[tool.envbuilder.index-mirrors]\n"{canonical}" = "{index.url}"\n')
+    ran = shop.within("outdated", "--format", "json")
+    assert ran.status == 0, ran.out
+    assert ("1.2", True) in newer(ran, "thing")
