@@ -83,7 +83,8 @@ def _read(file: str, head: bytes) -> "CodeType | None":
         with open(file, "rb") as stream:
             data = stream.read()
         if data[:16] == head:
-            return marshal.loads(memoryview(data)[16:])
+            code: "CodeType" = marshal.loads(memoryview(data)[16:])
+            return code
     except OSError:
         return None
     except (EOFError, ValueError, TypeError):
