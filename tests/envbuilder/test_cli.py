@@ -23,6 +23,9 @@ COMMANDS = [
     ["run", "run.yaml"],
     ["runs", "list"],
     ["runs", "show"],
+    ["diff", "prod", "run:latest"],
+    ["why", "alpha", "alpha"],
+    ["outdated"],
 ]
 WORKER = """
 class Model:
