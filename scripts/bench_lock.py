@@ -9,7 +9,7 @@
 
 Both sides use one index and one git server, on loopback; each answer of theirs takes at least `--latency` seconds.
 
-Usage: uv run python scripts/bench_lock.py [--plugins N] [--rounds N] [--latency S]
+Usage: uv run python scripts/bench_lock.py [--plugins N] [--rounds N] [--latency S] [--idle]
 """
 
 from __future__ import annotations
@@ -118,12 +118,12 @@ class Bench:
         """Run envbuilder."""
         self._run([str(Path(sys.executable).with_name("envbuilder")), *arguments], self.work, cache)
 
-    def theirs(self, *arguments: str, place: str = "theirs", cache: str = "theirs") -> None:
+    def theirs(self, *arguments: str) -> None:
         """Run `uv lock` in every generated project, one after the other."""
         python = os.path.realpath(sys.executable)
         for name in self.names:
             argv = [str(find_uv()), "lock", "--quiet", "--no-progress", "--python", python, *arguments]
-            self._run(argv, self.root / place / name, cache)
+            self._run(argv, self.root / "theirs" / name, "theirs-cache")
 
     def list_refs(self) -> None:
         """Ask every remote, one after the other."""
@@ -164,8 +164,9 @@ class Bench:
 @click.command(help=__doc__)
 @click.option("--plugins", default=20, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
+@click.option("--idle", is_flag=True, help="Leave the first locks out: only what has nothing to do.")
 @click.option("--latency", default=0.03, show_default=True, help="Seconds, of each answer of index and git server.")
-def main(plugins: int, rounds: int, latency: float) -> None:
+def main(plugins: int, rounds: int, latency: float, idle: bool) -> None:
     """Run all comparisons."""
     root = Path(tempfile.mkdtemp(prefix="bench-lock-"))
     uploaded = {f"shared_{number:02d}-1.0-py3-none-any.whl": UPLOADED for number in range(PACKAGES)}
@@ -174,27 +175,40 @@ def main(plugins: int, rounds: int, latency: float) -> None:
             bench = Bench(root / "site", index, plugins)
             with git_server(bench.workshop.remotes, latency) as address:
                 bench.serve(address)
-                _compare_all(bench, plugins, rounds)
+                bench.ours("lock", "-q")
+                bench.copy_projects()
+                if not idle:
+                    _compare_first(bench, plugins, rounds)
+                _compare_idle(bench, plugins, rounds)
+                if not idle:
+                    _compare_reuse(bench, rounds)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _compare_all(bench: Bench, plugins: int, rounds: int) -> None:
+def _compare_first(bench: Bench, plugins: int, rounds: int) -> None:
     lock = functools.partial(bench.ours, "lock", "-q")
-    uv_cold = functools.partial(bench.theirs, cache="theirs-cache")
-    lock()
-    bench.copy_projects()
-    compare(f"first lock, cold: {plugins} plugins", 0.45, rounds, lock, uv_cold, between=bench.forget_everything)
-    compare(f"first lock, warm: {plugins} plugins", 0.6, rounds, lock, uv_cold, between=bench.forget_locks)
-    check = functools.partial(bench.theirs, "--check", cache="theirs-cache")
+    compare(f"first lock, cold: {plugins} plugins", 0.45, rounds, lock, bench.theirs, between=bench.forget_everything)
+    compare(f"first lock, warm: {plugins} plugins", 0.6, rounds, lock, bench.theirs, between=bench.forget_locks)
+
+
+def _compare_idle(bench: Bench, plugins: int, rounds: int) -> None:
+    lock = functools.partial(bench.ours, "lock", "-q")
+    check = functools.partial(bench.theirs, "--check")
+    bench.theirs()
+    lock()  # The first look reads everything, and leaves a stamp for the next ones.
     compare("lock, nothing to do", 0.2, rounds, lock, check)
     compare("lock --check", 0.2, rounds, lambda: bench.ours("lock", "--check", "-q"), check)
     compare(f"check of {plugins} remotes, ls-remote", 1.0, rounds, lambda: bench.ours("check", "-q"), bench.list_refs)
+
+
+def _compare_reuse(bench: Bench, rounds: int) -> None:
+    lock = functools.partial(bench.ours, "lock", "-q")
     bench.profile(reuse=True)
     lock()
     bench.copy_projects()
-    uv_cold()
-    compare("warm, answers reused", 0.6, rounds, lock, uv_cold, between=bench.forget_locks)
+    bench.theirs()
+    compare("warm, answers reused", 0.6, rounds, lock, bench.theirs, between=bench.forget_locks)
     digests = []
     for _ in range(2):
         bench.forget_everything()

@@ -574,8 +574,8 @@ def lock_plugins(
                 outcome = replace(told, problems=(*told.problems, *warnings))
                 outcomes.append(outcome)
                 report(outcome)
-                if draft is not None:
-                    pins = locker.with_pins(pins, draft)
+                if draft is not None and (updated := locker.with_pins(pins, draft)) != pins:
+                    pins = updated
                     # At once: whoever is killed later keeps what is locked by now.
                     pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
         pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
