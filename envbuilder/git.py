@@ -22,9 +22,6 @@ from envbuilder.errors import EnvbuilderError, ToolError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 600.0
-_SUBMODULE = re.compile(r"(?im)^\s*url\s*=\s*(.*)$")
-# What .gitmodules may name: an address with a scheme that git fetches by, user@host:path, or a neighbour (../other.git).
-_REMOTE_OR_BESIDE = re.compile(r"(https?|ssh|git)://|\.\.?/|[\w.-]+@[\w.-]+:")
 
 # What is fetched stays in the pack it came in, which is there whole or not at all. Unpacked object by object, as git
 # does with small packs, a commit may come before a full disk or a kill does, and its files never.
@@ -212,12 +209,6 @@ class Repository:
             self._texts[commit, path] = done.stdout
         return self._texts[commit, path]
 
-    def local_submodule(self, commit: str) -> str | None:
-        """The address of a submodule of a commit that is a place on this machine, not one that git fetches from."""
-        found = _SUBMODULE.findall(self.read(commit, ".gitmodules") or "")
-        addresses = [address.strip().strip('"') for address in found]
-        return next((each for each in addresses if not _REMOTE_OR_BESIDE.match(each)), None)
-
     def submodules(self, commit: str) -> list[tuple[str, str, str]]:
         """Path, address as it is written, and commit of every submodule at a commit."""
         keys = ("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.(path|url)$")
@@ -362,9 +353,6 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
     places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
     places |= {clone.url: clone.path.as_uri() for clone in clones}
     pairs = [_PACKED, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
-    if any("://" not in target for clone in clones for target in clone.mirrors.values()):
-        # Git takes no submodule from a folder unless told to. Those that name a folder themselves are refused before.
-        pairs.append(("protocol.file.allow", "always"))
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
     # A submodule that a mirror serves comes from a folder, which git takes from nobody else's repository by default. What

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import tempfile
 import time
@@ -462,13 +461,6 @@ def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> N
     for pin in pins:
         repository = sources.repository(pin.url)
         if repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
-            if local := repository.local_submodule(pin.commit):
-                raise TagError(
-                    f"{pin.ref_kind} {pin.ref!r} has a submodule at {local}, which is a place on this machine",
-                    code="metadata-unreadable",
-                    where=pin.url,
-                    hint=f"git -C {shlex.quote(str(repository.path))} show {pin.commit}:.gitmodules",
-                )
             target = pin.tag_object if repository.has(pin.tag_object) else pin.commit
             repository.point(pin.ref_kind, pin.ref, target)
         else:
