@@ -23,6 +23,8 @@ from envbuilder.store.files import write_atomically
 _TOO_FRESH_NS = 50_000_000
 # Variables that steer which interpreter is found, or what uv does.
 _STEERING = ("PATH", "PYENV_ROOT", "HOME", "ENVBUILDER_HOME")
+# `uv run` counts itself, and steers nothing by it.
+_COUNTED = "UV_RUN_RECURSION_DEPTH"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ def stamp_path(own: Path, profile: str, command: str = "build") -> Path:
 
 
 def _variables() -> str:
-    steering = {name: value for name, value in os.environ.items() if name in _STEERING or name.startswith("UV_")}
+    steering = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _STEERING or (name.startswith("UV_") and name != _COUNTED)
+    }
     # Another driver may mean another build of torch.
     return hashlib.sha256(json.dumps([steering, gpus.trace()], sort_keys=True).encode()).hexdigest()
 
