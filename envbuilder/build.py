@@ -52,6 +52,7 @@ class Built:
         versions: Python, every distribution in it, and those that the base interpreter provides.
         pycache: where its bytecode goes.
         torch: its torch backend; None where there was nothing to choose.
+        live: the editable checkouts that it imports from.
     """
 
     plugin: Entry
@@ -62,6 +63,7 @@ class Built:
     versions: Mapping[str, str]
     pycache: Path
     torch: str | None = None
+    live: tuple[Path, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -233,6 +235,7 @@ class Builder:
             },
             pycache=self.store.pycache(key),
             torch=_backend_in(inputs),
+            live=_paths_in(inputs),
         )
 
     def _key(self, draft: Draft) -> tuple[str, dict[str, object]]:
@@ -418,6 +421,11 @@ class _Machine:
 def _backend_in(inputs: Mapping[str, object]) -> str | None:
     backend = inputs.get("torch")
     return str(backend) if backend else None
+
+
+def _paths_in(inputs: Mapping[str, object]) -> tuple[Path, ...]:
+    found = inputs.get("paths")
+    return tuple(Path(path) for path, _ in found) if isinstance(found, list) else ()
 
 
 def _provided_in(inputs: Mapping[str, object]) -> dict[str, str]:

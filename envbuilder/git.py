@@ -327,6 +327,17 @@ class History:
         done = self._git("cat-file", "blob", f"{commit}:./{path}")
         return done.stdout if done.ok else None
 
+    def worked_on(self) -> list[str]:
+        """The files below the folder that git tracks, or would if it were asked to; none in no repository."""
+        done = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+        return sorted({name for name in done.stdout.split("\0") if name}) if done.ok else []
+
+    def changed(self, commit: str) -> list[str]:
+        """Those of them that are other than in a commit, new or gone."""
+        done = self._git("diff", "--name-only", "-z", "--no-renames", "--relative", commit, "--", ".")
+        new = self._git("ls-files", "-z", "--others", "--exclude-standard", "--", ".")
+        return sorted({name for name in (done.stdout + new.stdout).split("\0") if name})
+
     def _git(self, *arguments: str) -> process.Completed:
         env = process.clean_environment({"LC_ALL": "C"})
         return process.run(["git", "-C", self._folder, *arguments], env=env, timeout_s=_TIMEOUT_S)

@@ -309,8 +309,10 @@ class Worker:
 def _variables(request: AttemptRequest, mark: str) -> dict[str, str]:
     environment = request.environment
     base = clean_environment()
+    bytecode = {"PYTHONPYCACHEPREFIX": str(environment.pycache)} if environment.pycache else {}
     return {
         **base,
+        **bytecode,
         "PYTHONNOUSERSITE": "1",
         "PYTHONHASHSEED": str(request.job.get("seed", 0)),
         "VIRTUAL_ENV": str(environment.path),

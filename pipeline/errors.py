@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envbuilder.errors import EnvbuilderError, UsageError
+from envbuilder.errors import EnvbuilderError, SeveralProblems, UsageError
 
 
 class EnvironmentsError(EnvbuilderError):
@@ -15,6 +15,12 @@ class RecordError(EnvbuilderError):
     """The record of a run cannot be written or read."""
 
     code = "record-unusable"
+
+
+class ChangedError(SeveralProblems):
+    """A run that cannot be gone on with, since it would be another one now."""
+
+    code = "run-changed"
 
 
 class UnknownRunError(UsageError):

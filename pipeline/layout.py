@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -78,6 +79,11 @@ class RunLayout:
         return self.root / "environments.json"
 
     @property
+    def run_file(self) -> Path:
+        """The run file as it was when the run began."""
+        return self.root / "run.yaml"
+
+    @property
     def answers_dir(self) -> Path:
         return self.root / "answers"
 
@@ -122,6 +128,12 @@ class RunLayout:
     def attempt_dir(self, attempt: str) -> Path:
         """The working folder of an attempt, with its context file."""
         return self.root / "attempts" / attempt
+
+    def last_attempt(self, task: str) -> int:
+        """The number of a task's latest attempt; 0 where there was none."""
+        found = self.attempt_dir("").glob(f"{glob.escape(safe_name(task))}.*")
+        numbers = (path.name.rpartition(".")[2] for path in found)
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     def stdout(self, attempt: str) -> Path:
         return self.logs_dir / f"{attempt}.out.log"
@@ -227,7 +239,12 @@ class Journal:
     """A file of JSON lines that grows; every line is out of our hands when `append` returns."""
 
     def __init__(self, path: Path, *, timed: bool = False) -> None:
-        self._stream = path.open("ab")
+        self._stream = path.open("a+b")
+        if self._stream.tell():
+            # Whoever wrote before may have been killed in a line; what comes now shall not be part of it.
+            self._stream.seek(-1, os.SEEK_END)
+            if self._stream.read() != b"\n":
+                self._stream.write(b"\n")
         self._timed = timed
         self._guard = threading.Lock()
 

@@ -21,6 +21,26 @@ ENVIRONMENTS_SCHEMA = "envbuilder/environments/1"
 
 
 @dataclass(frozen=True)
+class Code:
+    """Code that is not in any lock, as it was when the run began: that of an editable checkout.
+
+    Attributes:
+        digest: of all its files, by name and content.
+        commit: the commit that is checked out; None where it is in no git repository.
+        difference: digest of what differs from that commit; None where nothing does.
+    """
+
+    digest: str
+    commit: str | None = None
+    difference: str | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether it is other than its commit."""
+        return self.difference is not None
+
+
+@dataclass(frozen=True)
 class Environment:
     """A ready environment of one plugin: what envbuilder hands to a run.
 
@@ -37,6 +57,8 @@ class Environment:
         versions: of ``python``, the plugin, and the packages worth knowing.
         lock_digest: digest of the lock that it was built from.
         source: where the plugin's code comes from, as plain JSON.
+        pycache: where its interpreter puts bytecode; None for wherever Python likes.
+        code: editable checkouts that it imports from, by their paths as people write them.
     """
 
     plugin: str
@@ -51,6 +73,8 @@ class Environment:
     versions: Mapping[str, str] = field(default_factory=dict)
     lock_digest: str = ""
     source: Mapping[str, object] = field(default_factory=dict)
+    pycache: Path | None = None
+    code: Mapping[str, Code] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a plugin that nobody could start."""
@@ -155,7 +179,9 @@ class Task:
         seed: the run's seed.
         deterministic: whether what is faster but not the same each time is switched off.
         repetition: 1 for the first time, counted where the run repeats its tasks.
-        identity: digest of everything that its result depends on, for reuse of results.
+        weights: files and folders that its model is loaded from, as the run file names them, to their digests.
+        parts: what its result depends on, as far as the plan knows it; see `pipeline.identity`.
+        identity: digest of these parts.
     """
 
     id: str
@@ -172,6 +198,8 @@ class Task:
     seed: int = 0
     deterministic: bool = False
     repetition: int = 1
+    weights: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
     identity: str = ""
 
     @property
@@ -212,7 +240,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """One line of a task's journal: an answer, or why there is none. `latency_s` is in seconds."""
+    """One line of a task's journal: an answer, or why there is none.
+
+    `latency_s` is in seconds; `reused_from` is the run that it was asked in, where that is another one.
+    """
 
     item: str
     task: str
@@ -221,10 +252,13 @@ class AnswerLine:
     error: str | None = None
     latency_s: float | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    reused_from: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The line as an object; what is extra stands beside the known keys and never replaces one."""
         known = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extra"}
+        if self.reused_from is None:
+            del known["reused_from"]
         return {**known, **{key: value for key, value in self.extra.items() if key not in known}}
 
 
@@ -264,7 +298,8 @@ class TaskResult:
     `log` is the file to look into. `warm` says that its worker had loaded the model for another task, `degraded` what
     was done less well than asked for, `metrics` what the plugin measured itself. `started` and `finished` are ISO 8601
     in UTC, `slot` is where it ran. Peaks are those of one process; those of the whole ``tree`` come from a look each
-    second.
+    second. `identity` is the digest of `identity_parts`, what the result depends on. `reused` is the run that it was
+    taken from; every figure of it was measured there.
     """
 
     id: str
@@ -292,6 +327,9 @@ class TaskResult:
     environment: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     identity: str = ""
+    identity_parts: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    reused: str | None = None
     started: str | None = None
     finished: str | None = None
     slot: str = ""
@@ -372,6 +410,57 @@ class RunOutcome:
             "evaluations": to_json(self.evaluations),
             "paths": dict(self.paths),
         }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a run would do with a task.
+
+    Attributes:
+        task: its id.
+        what: ``run``, ``continue`` (with answers of an earlier run) or ``reuse``.
+        run: the run whose result or answers are taken.
+        left: items to ask.
+        items: items of its data set.
+        why: in words.
+    """
+
+    task: str
+    what: Literal["run", "continue", "reuse"]
+    run: str | None = None
+    left: int = 0
+    items: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A part in which two runs differ: of one task, or, without one, of the runs as such."""
+
+    task: str
+    part: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One figure of a task in two runs; None where a run has it not."""
+
+    task: str
+    name: str
+    old: float | None
+    new: float | None
+
+
+@dataclass(frozen=True)
+class RunsDiff:
+    """Two runs by their ids: what differs, and all figures side by side."""
+
+    old: str
+    new: str
+    differences: tuple[Difference, ...]
+    figures: tuple[Figures, ...]
 
 
 _ANYTHING: TypeAdapter[object] = TypeAdapter(object)

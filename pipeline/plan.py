@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import ConfigError, Problem
 from pipeline.config.load import problem_at
 from pipeline.config.runfile import EvalEntry, InferenceEntry, TaskEntry
+from pipeline.identity import canonical, identity_of, planned_parts
 from pipeline.models import DataSet, Environment, Plan, Task, Wish
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def make_plan(config: RunConfig, environments: Sequence[Environment]) -> Plan:
     reports = _named(_plain("report", file.report))
     _refuse_twins(config, (*inference, *evals, *reports))
     tasks = [task for variant in inference for task in _inference_tasks(variant, ready, config)]
-    tasks += [task for variant in evals for task in _eval_tasks(variant, ready, tuple(tasks), file)]
+    tasks += [task for variant in evals for task in _eval_tasks(variant, ready, tuple(tasks), config)]
     judged = tuple(task.identity for task in tasks)
     tasks += [_report_task(variant, ready, judged, file) for variant in reports]
     stop = file.on_failure == "stop"
@@ -93,14 +93,14 @@ def _named(variants: Sequence[_Variant]) -> list[_Variant]:
 def _suffix(variant: _Variant, group: Sequence[_Variant]) -> str:
     told = []
     for name in dict.fromkeys(name for each in group for name in each.settings):
-        shown = {_canonical(each.settings[name]) if name in each.settings else None for each in group}
+        shown = {canonical(each.settings[name]) if name in each.settings else None for each in group}
         if len(shown) > 1 and name in variant.settings:
             told.append(f"{name}={_brief(variant.settings[name])}")
     return f"[{','.join(told)}]" if told else ""
 
 
 def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else _canonical(value)
+    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else canonical(value)
     if len(text) <= _LONGEST_VALUE and text.isprintable() and not set(text) & set("[]@:"):
         return text
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -146,8 +146,9 @@ def _inference_tasks(variant: _Variant, ready: Mapping[str, Environment], config
             seed=config.file.seed,
             deterministic=config.file.deterministic,
             repetition=repetition,
+            weights={path: config.weights[path] for path in entry.weights},
         )
-        yield replace(task, identity=_identity(task, (data.digest,)))
+        yield _identified(task, data=data.digest)
 
 
 def _wish(entry: TaskEntry) -> Wish:
@@ -156,9 +157,10 @@ def _wish(entry: TaskEntry) -> Wish:
 
 
 def _eval_tasks(
-    variant: _Variant, ready: Mapping[str, Environment], inference: Sequence[Task], file: RunFile
+    variant: _Variant, ready: Mapping[str, Environment], inference: Sequence[Task], config: RunConfig
 ) -> Iterator[Task]:
     entry = variant.entry
+    digests = {data.name: data.digest for data in config.data}
     names = entry.data if isinstance(entry, EvalEntry) else None
     for judged in inference:
         if names is None or judged.data in names:
@@ -172,9 +174,9 @@ def _eval_tasks(
                 wish=_wish(entry),
                 timeout_s=entry.timeout,
                 silence_s=entry.heartbeat_timeout,
-                seed=file.seed,
+                seed=config.file.seed,
             )
-            yield replace(task, identity=_identity(task, (judged.identity,)))
+            yield _identified(task, data=digests[judged.data or ""], judged=(judged.identity,))
 
 
 def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Sequence[str], file: RunFile) -> Task:
@@ -189,25 +191,12 @@ def _report_task(variant: _Variant, ready: Mapping[str, Environment], judged: Se
         silence_s=entry.heartbeat_timeout,
         seed=file.seed,
     )
-    return replace(task, identity=_identity(task, judged))
+    return _identified(task, judged=judged)
 
 
-def _identity(task: Task, inputs: Sequence[str]) -> str:
-    environment = task.environment
-    facts = {
-        "environment": environment.key,
-        "plugin": environment.plugin,
-        "entry": environment.entry or list(environment.command or ()),
-        "env": dict(environment.env),
-        "stage": task.stage,
-        "params": dict(task.params),
-        "batch": task.batch,
-        "seed": task.seed,
-        "deterministic": task.deterministic,
-        "repetition": task.repetition,
-        "inputs": list(inputs),
-    }
-    return hashlib.sha256(_canonical(facts).encode()).hexdigest()
+def _identified(task: Task, *, data: str = "", judged: Iterable[str] = ()) -> Task:
+    parts = planned_parts(task, data=data, judged=judged)
+    return replace(task, parts=parts, identity=identity_of(parts))
 
 
 def data_of(plan: Plan, task: Task) -> DataSet:
@@ -220,7 +209,3 @@ def data_of(plan: Plan, task: Task) -> DataSet:
     if data is None:
         raise LookupError(task.id)
     return data
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True)

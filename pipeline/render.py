@@ -7,7 +7,20 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from pipeline.models import Evaluation, Plan, Reporter, RunOutcome, Sample, Silence, Table, Task, TaskResult
+from pipeline.models import (
+    Decision,
+    Evaluation,
+    Figures,
+    Plan,
+    Reporter,
+    RunOutcome,
+    RunsDiff,
+    Sample,
+    Silence,
+    Table,
+    Task,
+    TaskResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +31,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "cancelled": "yellow", "running": "cyan", "pending": ""}
 _LINE_EVERY_S = 10.0
+# A SHA-256 in hexadecimal digits.
+_DIGEST_LENGTH = 64
 
 
 class Display(Reporter, Protocol):
@@ -164,12 +179,12 @@ def ending(result: TaskResult) -> str:
     """How a task ended, in a few words."""
     if result.status != "ok":
         return f"{result.status}: {result.error}" if result.error else result.status
-    words = ["ok"]
+    words = [f"ok, reused from {result.reused}" if result.reused else "ok"]
     if result.stage == "inference":
         words.append(f"{result.items - result.failed_items}/{result.items} items")
-        if result.items_per_s:
+        if result.items_per_s and not result.reused:
             words.append(f"{rounded(result.items_per_s)}/s")
-    if result.wall_s is not None:
+    if result.wall_s is not None and not result.reused:
         words.append(f"{result.wall_s:.1f} s")
     return ", ".join(words)
 
@@ -182,7 +197,12 @@ def outcome_tables(results: Sequence[TaskResult], evaluations: Sequence[Evaluati
     names = _metric_names(evaluations)
     shown = [result for result in results if result.stage == "inference" or result.status != "ok"]
     rows = tuple((*_facts(result), *_figures(result.id, "", evaluations, names)) for result in shown)
-    tables = [Table("tasks", ("task", "status", "items", "failed", "items/s", "device", *names.values()), rows)]
+    columns = ("task", "status", "items", "failed", "items/s", "device", *names.values())
+    if any(result.reused for result in shown):
+        # Its speed is that of the run that measured it.
+        columns = (*columns, "reused from")
+        rows = tuple((*row, result.reused or "") for row, result in zip(rows, shown, strict=True))
+    tables = [Table("tasks", columns, rows)]
     classes = dict.fromkeys((each.inference, name) for each in evaluations for name in each.by_class)
     by_class = tuple((task, name, *_figures(task, name, evaluations, names)) for task, name in classes)
     if by_class:
@@ -235,6 +255,38 @@ def plan_table(plan: Plan) -> Table:
         items = str(len(data.items)) if data and task.stage == "inference" else ""
         rows.append((task.id, task.stage, task.environment.plugin, items, gpus, task.identity[:12]))
     return Table("plan", ("task", "stage", "plugin", "items", "gpus", "identity"), tuple(rows))
+
+
+def why_table(decisions: Sequence[Decision]) -> Table:
+    """What a run would do with each task, and why."""
+    rows = []
+    for each in decisions:
+        items = f"{each.left}/{each.items}" if each.items else ""
+        rows.append((each.task, each.what, items, each.why))
+    return Table("plan", ("task", "what", "items left", "why"), tuple(rows))
+
+
+def diff_tables(found: RunsDiff) -> tuple[Table, ...]:
+    """What differs between two runs, and their figures; digests are cut short."""
+    rows = tuple((each.task or "run", each.part, _cut(each.old), _cut(each.new)) for each in found.differences)
+    tables = [Table("differences", ("task", "part", found.old, found.new), rows)] if rows else []
+    if found.figures:
+        figures = tuple((each.task, each.name, *_side_by_side(each)) for each in found.figures)
+        tables.append(Table("figures", ("task", "figure", found.old, found.new, "change"), figures))
+    return tuple(tables)
+
+
+def _cut(text: str, most: int = 60) -> str:
+    if len(text) == _DIGEST_LENGTH and set(text) <= set("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _side_by_side(figures: Figures) -> tuple[str, str, str]:
+    old, new = (f"{value:.4g}" if value is not None else "" for value in (figures.old, figures.new))
+    if figures.old is None or figures.new is None:
+        return old, new, ""
+    return old, new, "=" if figures.old == figures.new else f"{figures.new - figures.old:+.4g}"
 
 
 def runs_table(outcomes: Sequence[RunOutcome]) -> Table:

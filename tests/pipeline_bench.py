@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -88,16 +89,18 @@ class Bench:
         self.venv()
         module = name.replace("-", "_")
         (self.root / "site" / f"{module}.py").write_text(textwrap.dedent(source))
-        return self._add(self._environment(name, stage, entry=entry or f"{module}:Plugin"))
+        key = hashlib.sha256(source.encode()).hexdigest()[:8]
+        return self._add(self._environment(name, stage, key, entry=entry or f"{module}:Plugin"))
 
     def command(self, name: str, source: str, stage: Stage = "inference") -> Environment:
         """Write a plugin that is a program and give its environment."""
         script = self.root / f"{name}.py"
         script.write_text(textwrap.dedent(source))
-        return self._add(self._environment(name, stage, command=("python", str(script))))
+        key = hashlib.sha256(source.encode()).hexdigest()[:8]
+        return self._add(self._environment(name, stage, key, command=("python", str(script))))
 
     def _environment(
-        self, name: str, stage: Stage, *, entry: str | None = None, command: tuple[str, ...] | None = None
+        self, name: str, stage: Stage, key: str, *, entry: str | None = None, command: tuple[str, ...] | None = None
     ) -> Environment:
         venv = self.venv()
         return Environment(
@@ -105,15 +108,16 @@ class Bench:
             stage,
             path=venv,
             python=venv / "bin" / "python",
-            key="k" * 8,
+            key=key,
             cache_dir=self.root / "cache",
             entry=entry,
             command=command,
-            env={"PYTHONPYCACHEPREFIX": str(self.root / "pycache")},
             versions={"python": "3"},
+            pycache=self.root / "pycache",
         )
 
     def _add(self, environment: Environment) -> Environment:
+        self.environments[:] = [each for each in self.environments if each.plugin != environment.plugin]
         self.environments.append(environment)
         return environment
 

@@ -28,7 +28,7 @@ for _command in (environments.execute, store.verify, store.generations, store.ro
     cli.add_command(_command)
 for _command in (inquiry.why, outdated.outdated, supply.sbom, supply.audit):
     cli.add_command(_command)
-for _command in (runs.run, runs.plan, runs.runs, bundles.bundle, doctor.doctor):
+for _command in (runs.run, runs.plan, runs.resume, runs.runs, bundles.bundle, doctor.doctor):
     cli.add_command(_command)
 
 

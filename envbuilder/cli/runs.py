@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from envbuilder.build import Built
     from envbuilder.models import Entry
     from envbuilder.render import Outcome, Table
+    from envbuilder.store.checkouts import Checkout
     from pipeline.cli import RunRequest
     from pipeline.models import Environment, RunOutcome, Stage
     from pipeline.models import Table as RunTable
@@ -33,38 +34,110 @@ _jobs = click.option(
     show_default=True,
     help="CPU tasks at a time; more blur latencies.",
 )
+_fresh = click.option("--fresh", is_flag=True, help="Reuse no results of earlier runs.")
+_force = click.option(
+    "--force", multiple=True, metavar="NAME", help="Do this task, or all of this plugin's, anew; may be repeated."
+)
+_retry_failed = click.option(
+    "--retry-failed", is_flag=True, help="Ask failed items again, in tasks that ended well too."
+)
 
 
 @click.command()
 @_run_file
 @_jobs
+@_fresh
+@_force
+@_retry_failed
 @offline_option
 @common
-def run(settings: Settings, run_file: Path | None, jobs: int, offline: bool) -> Outcome:
-    """Run a run file from inference to report; without one, the workspace's default."""
-    from pipeline.cli import execute_run
+def run(  # noqa: PLR0913 - a parameter for each option
+    settings: Settings,
+    run_file: Path | None,
+    jobs: int,
+    fresh: bool,
+    force: tuple[str, ...],
+    retry_failed: bool,
+    offline: bool,
+) -> Outcome:
+    """Run a run file from inference to report; without one, the workspace's default.
+
+    What earlier runs have done is not done again where everything that a result depends on is the same.
+    """
+    from pipeline.cli import Terms, execute_run
     from pipeline.render import make_display
 
     here = settings.open()
     request = _request(settings, here, run_file, jobs=jobs, offline=offline)
+    request = replace(request, terms=Terms(fresh, frozenset(force), retry_failed))
     with make_display(sys.stderr, quiet=settings.quiet) as display:
         outcome = execute_run(request, reporter=display)
     return _shown("run", settings.profile, outcome)
 
 
 @click.command()
-@_run_file
+@click.argument("run_id", required=False, metavar="[RUN]")
+@_jobs
+@_retry_failed
 @offline_option
 @common
-def plan(settings: Settings, run_file: Path | None, offline: bool) -> Outcome:
+def resume(settings: Settings, run_id: str | None, jobs: int, retry_failed: bool, offline: bool) -> Outcome:
+    """Go on with a run that was interrupted, was killed or had failures; by default the latest.
+
+    It goes on in its own folder and profile. No item that has an answer is asked again, no task that ended well is
+    done again. Items that failed are asked again where their task did not end well.
+    """
+    from envbuilder.config import find_workspace
+    from pipeline.cli import find_resumable, resume_run, show_run
+    from pipeline.render import make_display
+
+    state = find_workspace(settings.folder).own
+    found = find_resumable(state, run_id, retry_failed=retry_failed)
+    settings = replace(settings, profile=found.profile)
+    if found.is_done:
+        if not settings.quiet:
+            click.echo(f"run {found.id}: nothing is left to do", err=True)
+        return _shown("resume", settings.profile, show_run(state, found.id))
+    request = _request(settings, settings.open(), found.run_file, jobs=jobs, offline=offline)
+    with make_display(sys.stderr, quiet=settings.quiet) as display:
+        outcome = resume_run(replace(request, terms=found.terms), found.id, reporter=display)
+    return _shown("resume", settings.profile, outcome)
+
+
+@click.command()
+@_run_file
+@click.option("--why", is_flag=True, help="Say of each task what would be done anew, and why.")
+@_fresh
+@_force
+@_retry_failed
+@offline_option
+@common
+def plan(  # noqa: PLR0913 - a parameter for each option
+    settings: Settings,
+    run_file: Path | None,
+    why: bool,
+    fresh: bool,
+    force: tuple[str, ...],
+    retry_failed: bool,
+    offline: bool,
+) -> Outcome:
     """Show what a run would do; builds what is missing, runs nothing."""
     from envbuilder.render import Outcome
-    from pipeline.cli import plan_run
+    from pipeline.cli import Terms, explain_run, plan_run
     from pipeline.models import to_json
-    from pipeline.render import plan_table
+    from pipeline.render import plan_table, why_table
 
     here = settings.open()
-    planned = plan_run(_request(settings, here, run_file, jobs=1, offline=offline))
+    request = _request(settings, here, run_file, jobs=1, offline=offline)
+    if why or fresh or force or retry_failed:
+        found = explain_run(replace(request, terms=Terms(fresh, frozenset(force), retry_failed)))
+        return Outcome(
+            "plan",
+            settings.profile,
+            {"plan": to_json(found.tasks), "why": to_json(found.decisions)},
+            text=(_table(why_table(found.decisions)),),
+        )
+    planned = plan_run(request)
     return Outcome(
         "plan", settings.profile, result={"plan": to_json(planned.tasks)}, text=(_table(plan_table(planned)),)
     )
@@ -124,6 +197,26 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None) -> Out
     return _shown("runs show", settings.profile, show_run(state, run_id))
 
 
+@runs.command("diff")
+@click.argument("old")
+@click.argument("new", default="latest")
+@common
+def runs_diff(settings: Settings, old: str, new: str) -> Outcome:
+    """Show why two runs differ: environments, code, data, devices, parameters, versions; and their figures."""
+    from envbuilder.config import find_workspace
+    from envbuilder.render import Outcome
+    from pipeline.cli import diff_runs
+    from pipeline.models import to_json
+    from pipeline.render import diff_tables
+
+    found = diff_runs(find_workspace(settings.folder).own, old, new)
+    text: list[Table | str] = [_table(table) for table in diff_tables(found)]
+    if not found.differences:
+        text.insert(0, f"nothing that a result depends on differs between {found.old} and {found.new}")
+    document = to_json(found)
+    return Outcome("runs diff", settings.profile, document if isinstance(document, dict) else {}, text=tuple(text))
+
+
 def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int, offline: bool) -> RunRequest:
     """The request for a run, its environments built.
 
@@ -133,7 +226,7 @@ def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int
     """
     from envbuilder.build import Builder
     from envbuilder.lock.locking import read_pins
-    from pipeline.cli import RunRequest, plugins_of
+    from pipeline.cli import RunRequest, plugins_of, weights_memo
     from pipeline.config import load_run
     from pipeline.models import to_json
 
@@ -142,7 +235,9 @@ def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int
     chosen = here.select(plugins_of(file, stages))
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
     if any(isinstance(builder.find(plugin), str) for plugin in chosen):
-        load_run(file, stages)  # What is wrong with the data must not wait for the end of a long build.
+        load_run(
+            file, stages, memo=weights_memo(here.workspace.own)
+        )  # What is wrong with the data must not wait for the end of a long build.
     environments = _ready(settings, here, chosen, offline=offline)
     pins = read_pins(here.workspace, here.profile)
     return RunRequest(
@@ -162,6 +257,7 @@ def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: 
         BuildError: one cannot be built, or is not what it was.
     """
     from envbuilder.build import Builder
+    from envbuilder.store.checkouts import survey
 
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
     found = {plugin.name: builder.find(plugin) for plugin in chosen} if builder.generations.held else {}
@@ -176,7 +272,11 @@ def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: 
         built = [builder.built[plugin.name] for plugin in chosen]
     if problems := examine(here, {each.plugin.name: each.key for each in built}, full=False):
         raise BuildError(problems)
-    return [_environment(each, here) for each in built]
+    live = {
+        path: survey(path, builder.store.digests)
+        for path in dict.fromkeys(path for each in built for path in each.live)
+    }
+    return [_environment(each, here, live) for each in built]
 
 
 def _resolve(here: Open, run_file: Path | None) -> Path:
@@ -192,9 +292,9 @@ def _resolve(here: Open, run_file: Path | None) -> Path:
     return inside if not run_file.exists() and inside.exists() else run_file
 
 
-def _environment(built: Built, here: Open) -> Environment:
+def _environment(built: Built, here: Open, live: Mapping[Path, Checkout]) -> Environment:
     """A built environment as the pipeline takes it."""
-    from pipeline.models import Environment
+    from pipeline.models import Code, Environment
 
     plugin = built.plugin
     return Environment(
@@ -206,10 +306,12 @@ def _environment(built: Built, here: Open) -> Environment:
         cache_dir=here.workspace.shared / "cache" / plugin.name,
         entry=plugin.entry,
         command=plugin.command or None,
-        env={"PYTHONPYCACHEPREFIX": str(built.pycache), **plugin.env},
+        env=plugin.env,
         versions=built.versions,
         lock_digest=built.lock,
         source={"kind": plugin.source.kind, **asdict(plugin.source)},
+        pycache=built.pycache,
+        code={here.workspace.show(path): Code(**asdict(live[path])) for path in built.live},
     )
 
 
@@ -229,6 +331,19 @@ def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
 def _table(table: RunTable) -> Table:
     from envbuilder.render import Table
 
-    wordy = {"task", "plugin", "status", "data", "class", "device", "stage"}
+    wordy = {
+        "task",
+        "plugin",
+        "status",
+        "data",
+        "class",
+        "device",
+        "stage",
+        "what",
+        "why",
+        "reused from",
+        "part",
+        "figure",
+    }
     numeric = frozenset(column for column in table.columns if column not in wordy)
     return Table(table.columns, table.rows, numeric, table.title)

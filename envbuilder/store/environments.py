@@ -68,6 +68,11 @@ class Store:
         """The file whose lock builders share, and the collector holds alone."""
         return self.shared / "locks" / "store"
 
+    @property
+    def digests(self) -> Path:
+        """The database of digests of files by inode."""
+        return self.shared / "digests.sqlite"
+
     def keys(self) -> list[str]:
         """The keys of all sealed environments."""
         return sorted(path.name.removesuffix(".json") for path in self.folder.glob("*.json") if _is_head(path))
@@ -117,7 +122,7 @@ class Store:
             ToolError: it cannot be read.
         """
         try:
-            with Digests(self.shared / "digests.sqlite", fresh=not trusting) as digests:
+            with Digests(self.digests, fresh=not trusting) as digests:
                 files = seals.survey(staging, digests)
             return files, list(records.findings(staging, files, before))
         except OSError as error:

@@ -169,7 +169,7 @@ def _killed(layout: RunLayout, results: Sequence[TaskResult]) -> Problem:
     text = (
         f"run {layout.id}: the runner was killed, or its machine went down; {ended} of {len(results)} tasks had ended"
     )
-    hint = f"envbuilder runs show {layout.id} --export csv"
+    hint = f"envbuilder resume {layout.id}"
     return Problem("runner-gone", text, where=str(layout.root), hint=hint)
 
 

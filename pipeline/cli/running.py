@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import signal
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Interrupted
+from envbuilder.errors import ConfigError, Interrupted, UsageError
 from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
+from pipeline.devices import kinds_for
 from pipeline.errors import RecordError
-from pipeline.layout import Journal, RunLayout, new_run_id, write_environments, write_json
-from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage
+from pipeline.layout import Journal, RunLayout, new_run_id, now, write_environments, write_json
+from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage, Task, TaskResult
 from pipeline.placement import LocalMachine, Stop
 from pipeline.plan import make_plan
-from pipeline.scheduler import Header, Record, Scheduler, Setting
-from pipeline.slots import Slots, thread_variables
+from pipeline.scheduler import Archive, Header, Past, Record, Scheduler, Setting, Terms
+from pipeline.slots import Gpu, Slots, thread_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -40,6 +42,7 @@ class RunRequest:
         jobs: how many attempts may use the CPU at once; more than one blurs latencies.
         grace_s: seconds between asking a worker to end and killing it.
         backoff_s: seconds before a failed attempt is made again.
+        terms: which results of earlier runs count.
     """
 
     run_file: Path
@@ -50,6 +53,7 @@ class RunRequest:
     jobs: int = 1
     grace_s: float = 10.0
     backoff_s: float = 1.0
+    terms: Terms = field(default_factory=Terms)
 
 
 def plugins_of(run_file: Path, known: Mapping[str, Stage] | None = None) -> tuple[str, ...]:
@@ -79,7 +83,26 @@ def plan_run(request: RunRequest) -> Plan:
 
 
 def _load(request: RunRequest) -> RunConfig:
-    return load_run(request.run_file, {each.plugin: each.stage for each in request.environments})
+    known = {each.plugin: each.stage for each in request.environments}
+    return load_run(request.run_file, known, memo=weights_memo(request.state_dir))
+
+
+def weights_memo(state_dir: Path) -> Path:
+    """Where digests of weights are remembered."""
+    return state_dir / "weights.json"
+
+
+def refuse_unknown(plan: Plan, terms: Terms) -> None:
+    """Refuse to force what is not in a plan.
+
+    Raises:
+        UsageError: there is no such task and no such plugin.
+    """
+    known = {name for task in plan.tasks for name in (task.id, task.environment.plugin)}
+    for name in sorted(terms.force - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        text = f"--force {name}: the run has no such task and no such plugin"
+        raise UsageError(text + (f"; nearest: {near[0]}" if near else ""), hint="envbuilder plan")
 
 
 def execute_run(
@@ -102,36 +125,90 @@ def execute_run(
         Interrupted: it was ended early; what was written stays.
     """
     plan = plan_run(request)
-    try:
-        layout = RunLayout(request.state_dir, new_run_id(plan.name, datetime.now(timezone.utc)))
+    refuse_unknown(plan, request.terms)
+    layout = RunLayout(request.state_dir, new_run_id(plan.name, datetime.now(timezone.utc)))
+    with writing(request.state_dir), stoppable(interrupted) as stop:
         layout.create()
-        with layout.held(), _stoppable(interrupted) as stop:
-            _carry_out(request, plan, layout, stop, reporter or Silence())
-    except OSError as error:
-        where = str(error.filename or request.state_dir)
-        hint = f"df -h {request.state_dir}; ls -ld {request.state_dir}"
-        raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
+        with layout.held():
+            write_json(layout.run_file, read_run_file(request.run_file).tree.value)
+            carry_out(request, plan, layout, stop, reporter or Silence())
+    return outcome_of(layout, stop)
+
+
+def outcome_of(layout: RunLayout, stop: Stop) -> RunOutcome:
+    """How a run went that has just ended.
+
+    Raises:
+        Interrupted: it was told to.
+    """
     if stop.is_set():
-        raise Interrupted(f"run {layout.id} was interrupted", hint=f"envbuilder runs show {layout.id}")
+        text = f"run {layout.id} was interrupted; what was answered stays, and is not asked again"
+        raise Interrupted(text, hint=f"envbuilder resume {layout.id}")
     return load_outcome(layout)
 
 
-def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, reporter: Reporter) -> None:
-    slots = Slots(visible=os.environ.get("CUDA_VISIBLE_DEVICES"), jobs=request.jobs)
+@contextlib.contextmanager
+def writing(state_dir: Path) -> Iterator[None]:
+    """Tell of a state folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or state_dir)
+        hint = f"df -h {state_dir}; ls -ld {state_dir}"
+        raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a run had come to when it was resumed: its results by task, when it was started, and when resumed before."""
+
+    results: Mapping[str, TaskResult]
+    started: str
+    resumed: tuple[str, ...]
+
+
+def carry_out(
+    request: RunRequest,
+    plan: Plan,
+    layout: RunLayout,
+    stop: Stop,
+    reporter: Reporter,
+    before: Before | None = None,
+) -> None:
+    """Do what a plan says, or what is left of it; the caller holds the run's lock.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    slots = machine(request.jobs)
     driver = slots.driver.version if slots.driver else ""
     used = {task.environment.plugin: task.environment for task in plan.tasks}
     write_environments(layout.environments, used.values())
     for data in plan.data:
         write_json(layout.items(data.name), {"items": [item.id for item in data.items]})
     run_file = str(request.run_file.absolute())
-    record = Record(plan, layout, Header(request.profile, run_file, request.pins, request.jobs, slots.gpus, driver))
+    header = Header(request.profile, run_file, request.pins, request.jobs, slots.gpus, driver, terms=request.terms)
+    if before is not None:
+        header = replace(header, started=before.started, resumed=(*before.resumed, now()))
+    own = before.results if before else {}
+    record = Record(plan, layout, header, own)
     record.save()
+    past = Past(
+        layout,
+        {data.name: data for data in plan.data},
+        kinds_of(slots.gpus),
+        archive=Archive(request.state_dir, but=layout.id),
+        terms=request.terms,
+        own=own,
+    )
     events = Journal(layout.events, timed=True)
     at_once = min(request.jobs, len(plan.stage("inference")))
     variables = thread_variables(at_once, os.environ)
     placement = LocalMachine(slots)
-    setting = Setting(plan, layout, placement, events, stop, reporter, request.grace_s, request.backoff_s, variables)
-    events.append({"event": "run-started", "run": layout.id})
+    setting = Setting(
+        plan, layout, placement, events, stop, past, reporter, request.grace_s, request.backoff_s, variables
+    )
+    events.append({"event": "run-resumed" if before else "run-started", "run": layout.id})
     status = "failed"
     try:
         Scheduler(setting, record).run()
@@ -142,8 +219,19 @@ def _carry_out(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, r
         events.close()
 
 
+def machine(jobs: int = 1) -> Slots:
+    """The slots of this machine, as far as ``CUDA_VISIBLE_DEVICES`` allows."""
+    return Slots(visible=os.environ.get("CUDA_VISIBLE_DEVICES"), jobs=jobs)
+
+
+def kinds_of(gpus: Sequence[Gpu]) -> Callable[[Task], frozenset[str]]:
+    """What tells the kinds of devices that a task may get."""
+    names = [gpu.name for gpu in gpus]
+    return lambda task: kinds_for(task.wish.gpus, names)
+
+
 @contextlib.contextmanager
-def _stoppable(interrupted: Stop | None) -> Iterator[Stop]:
+def stoppable(interrupted: Stop | None) -> Iterator[Stop]:
     """What ends the run; set by Ctrl-C and SIGTERM where the caller has none of its own. The second time kills."""
     if interrupted is not None or threading.current_thread() is not threading.main_thread():
         yield interrupted or Stop()

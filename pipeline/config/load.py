@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from envbuilder.documents import Located, Path_, Place, read_yaml, validate
 from envbuilder.errors import ConfigError, Problem
 from pipeline.config.datasets import read_data
 from pipeline.config.runfile import RunFile
+from pipeline.config.weights import Digests
 from pipeline.models import STAGES, DataSet, Stage
 
 if TYPE_CHECKING:
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run file as read: its values, where each of them stands, and its data sets (none before `load_run`)."""
+    """A run file as read: its values, where each of them stands, its data sets and its weights' digests by path.
+
+    The last two are there after `load_run`.
+    """
 
     path: Path
     file: RunFile
     tree: Located
     data: tuple[DataSet, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 def shown(path: Path) -> str:
@@ -49,12 +54,13 @@ def plugins_named(config: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _ in _mentions(config.file)))
 
 
-def load_run(path: Path, known: Mapping[str, Stage]) -> RunConfig:
-    """Read a run file and its data sets.
+def load_run(path: Path, known: Mapping[str, Stage], *, memo: Path | None = None) -> RunConfig:
+    """Read a run file, its data sets and its weights.
 
     Args:
         path: the run file.
         known: the stage of every plugin there is.
+        memo: the file to remember digests of weights in.
 
     Raises:
         ConfigError: with one problem for each thing that is wrong.
@@ -68,7 +74,27 @@ def load_run(path: Path, known: Mapping[str, Stage]) -> RunConfig:
     problems += [each for found in data if not isinstance(found, DataSet) for each in found]
     if problems:
         raise ConfigError(problems)
-    return replace(config, data=tuple(found for found in data if isinstance(found, DataSet)))
+    sets = tuple(found for found in data if isinstance(found, DataSet))
+    return replace(config, data=sets, weights=_weights(config, memo))
+
+
+def _weights(config: RunConfig, memo: Path | None) -> dict[str, str]:
+    """The digest of everything that inference entries name as weights."""
+    digests = Digests(memo)
+    found: dict[str, str] = {}
+    problems = []
+    for index, entry in enumerate(config.file.inference):
+        for position, name in enumerate(entry.weights):
+            try:
+                found[name] = found.get(name) or digests.of(config.path.parent / Path(name).expanduser())
+            except (OSError, RuntimeError) as error:
+                reason = getattr(error, "strerror", None) or error
+                place = config.tree.place(("inference", index, "weights", position))
+                problems.append(problem_at(place, f"cannot read {name}: {reason}", code="weights-missing"))
+    digests.save()
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _data_or_problems(config: RunConfig, name: str) -> DataSet | tuple[Problem, ...]:

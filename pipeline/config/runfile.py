@@ -111,7 +111,8 @@ class InferenceEntry(TaskEntry):
     """A model on data sets.
 
     ``gpus: auto`` takes one GPU if there is any, else the CPU. ``matrix`` lists values of this task's own
-    parameters; each combination is one task. A ``timing`` task has the machine to itself.
+    parameters; each combination is one task. A ``timing`` task has the machine to itself. ``weights`` are files and
+    folders, relative to the run file, that the model is loaded from: with other contents it is another model.
     """
 
     gpus: Gpus = None
@@ -119,6 +120,7 @@ class InferenceEntry(TaskEntry):
     item_timeout: Duration | None = None
     data: list[str] | None = None
     timing: bool = False
+    weights: list[Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=list)
     matrix: Choices = Field(default_factory=dict)
 
 

@@ -22,8 +22,11 @@ class Answers:
         self._task = task
         self._items = items
         self._known = {item.id for item in items}
+        self.begun = setting.past.begun(task)
+        self.lines: dict[str, AnswerLine] = dict(self.begun.lines)
         self._journal = Journal(setting.layout.answers(task.id))
-        self.lines: dict[str, AnswerLine] = {}
+        if self.lines:
+            setting.reporter.progressed(task, len(self.lines), len(self.failed))
 
     @property
     def failed(self) -> list[AnswerLine]:

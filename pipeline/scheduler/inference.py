@@ -23,12 +23,13 @@ _KINDS: tuple[tuple[str, Status], ...] = (("oom-gpu", "oom-gpu"), ("oom-host", "
 def do_inference(setting: Setting, task: Task, slot: Slot) -> Finished:
     """Have every item of the task's data set answered."""
     items = data_of(setting.plan, task).items
-    answers = Answers(setting, task, items)
     setting.reporter.started(task, len(items), slot.name or slot.device)
+    answers = Answers(setting, task, items)
     tries = Tries(setting, task, slot)
     try:
+        _go_on(tries, answers)
         for item in items:
-            if item.error:
+            if item.error and item.id not in answers.lines:
                 answers.keep(AnswerLine(item.id, task.id, "", error=item.error))
         losses = Losses(answers, tries, setting.plan.retries)
         tries.run(losses.contents, answers.hear, losses.judge)
@@ -39,6 +40,16 @@ def do_inference(setting: Setting, task: Task, slot: Slot) -> Finished:
     finally:
         answers.close()
     return tries.finished(_with_items(losses.mended(tries.result()), items, answers))
+
+
+def _go_on(tries: Tries, answers: Answers) -> None:
+    """Say what is there already."""
+    begun, here = answers.begun, tries.parts["device"]
+    if begun.source:
+        tries.note(f"{len(begun.lines)} answers are those of {begun.source}")
+    if begun.lines and begun.device and begun.device != here:
+        tries.degrade(f"{len(begun.lines)} answers were given on {begun.device}, not on {here}")
+        tries.parts["device"] = " + ".join(sorted({begun.device, here}))
 
 
 def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers) -> TaskResult:
@@ -56,8 +67,8 @@ def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers)
 
 
 def _speed(result: TaskResult, answers: Answers) -> float | None:
-    """Items a second: of those that were answered, for a failure may take no time at all or a whole time limit."""
-    answered = [line for line in answers.lines.values() if line.answer is not None]
+    """Items a second: of those that this run had answered, for a failure may take no time at all or a whole time limit."""
+    answered = [line for line in answers.lines.values() if line.answer is not None and line.reused_from is None]
     timed = [line.latency_s for line in answered if line.latency_s is not None]
     busy_s = sum(timed) if len(timed) == len(answered) else result.wall_s or 0.0
     return len(answered) / busy_s if result.status == "ok" and answered and busy_s else None

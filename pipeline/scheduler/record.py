@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from envbuilder.errors import Problem
+from pipeline.identity import identity_of
 from pipeline.layout import RunLayout, csv_text, now, read_answers, write_json, write_text
-from pipeline.models import Evaluation, Plan, Status, Task, TaskResult, to_json
+from pipeline.models import Environment, Evaluation, Plan, Task, TaskResult, to_json
+from pipeline.placement import Slot
 from pipeline.protocol import record_documents
 from pipeline.redaction import clean
-from pipeline.scheduler.tries import unstarted
+from pipeline.scheduler.past import Terms
+from pipeline.scheduler.tries import on_slot, unstarted
 from pipeline.slots import Gpu, cpu_count, without_numbers
 
 RUN_SCHEMA = "envbuilder/run/1"
@@ -50,6 +53,7 @@ _TASK_FIELDS = (
     "peak_ram_bytes",
     "environment",
     "versions",
+    "reused",
 )
 
 
@@ -65,6 +69,8 @@ class Header:
         gpus: the GPUs there are.
         driver: the version of their driver; empty where there is none.
         started: ISO 8601, UTC.
+        resumed: when it was gone on with, likewise.
+        terms: which earlier results it may take.
     """
 
     profile: str
@@ -74,6 +80,8 @@ class Header:
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     started: str = field(default_factory=now)
+    resumed: tuple[str, ...] = ()
+    terms: Terms = field(default_factory=Terms)
 
 
 def host_facts(gpus: Sequence[Gpu], driver: str) -> dict[str, str]:
@@ -91,16 +99,31 @@ def host_facts(gpus: Sequence[Gpu], driver: str) -> dict[str, str]:
     return facts
 
 
-class Record:
-    """What a run has come to so far, on disk after every change. Used by one thread."""
+def code_document(environment: Environment) -> dict[str, object]:
+    """The editable checkouts that an environment imports from, as they were: what makes a dev run what it is."""
+    return {name: {**asdict(code), "dirty": code.dirty} for name, code in environment.code.items()}
 
-    def __init__(self, plan: Plan, layout: RunLayout, header: Header) -> None:
+
+class Record:
+    """What a run has come to so far, on disk after every change. Used by one thread.
+
+    Args:
+        plan: what it does.
+        layout: where it stands.
+        header: what is known of it before.
+        before: results that it had when it was resumed.
+    """
+
+    def __init__(
+        self, plan: Plan, layout: RunLayout, header: Header, before: Mapping[str, TaskResult] | None = None
+    ) -> None:
         self.plan = plan
         self.layout = layout
         self.header = header
         self.status = "running"
         self.finished: str | None = None
-        self._begun: set[str] = set()
+        self._before = dict(before or {})
+        self._begun: dict[str, TaskResult] = {}
         self._results: dict[str, TaskResult] = {}
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -116,8 +139,10 @@ class Record:
 
     def _unfinished(self, task: Task) -> TaskResult:
         data = self.plan.data_set(task.data)
-        status: Status = "running" if task.id in self._begun else "pending"
-        return replace(unstarted(task, status), items=len(data.items) if data else 0)
+        begun = self._begun.get(task.id) or self._before.get(task.id)
+        if begun is not None:
+            return begun
+        return replace(unstarted(task, "pending"), items=len(data.items) if data else 0)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -128,13 +153,28 @@ class Record:
         """How a task ended, if it has."""
         return self._results.get(task_id or "")
 
-    def begin(self, task: Task) -> None:
-        """Write down that a task is at work: who looks after the runner was killed shall find it."""
-        self._begun.add(task.id)
+    def begin(self, task: Task, slot: Slot) -> None:
+        """Write down that a task is at work, and on what: who looks after the runner was killed shall find it."""
+        parts = on_slot(task, slot)
+        self._begun[task.id] = replace(
+            self._unfinished(task),
+            status="running",
+            code=None,
+            error=None,
+            device=slot.device,
+            device_name=parts["device"],
+            identity=identity_of(parts),
+            identity_parts=parts,
+            reused=None,
+        )
         self.save()
 
     def add(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
         """Take a task's result, and write everything down."""
+        before = self._before.get(result.id)
+        if before and before.attempts and not result.attempts and result.status != "ok":
+            # It did not come to be gone on with; what was tried before stays known.
+            result = replace(before, status=result.status, code=result.code, error=result.error)
         self._results[result.id] = result
         if evaluation is not None:
             self._evaluations[result.id] = evaluation
@@ -162,6 +202,8 @@ class Record:
             "status": self.status,
             "started": header.started,
             "finished": self.finished,
+            "resumed": list(header.resumed),
+            "reuse": _plain_dict(header.terms),
             "seed": self.plan.seed,
             "run_file": header.run_file,
             "host": host_facts(header.gpus, header.driver),
@@ -169,12 +211,18 @@ class Record:
             "jobs": header.jobs,
             "variables": {name: os.environ[name] for name in _TOLD_VARIABLES if name in os.environ},
             "pins": dict(header.pins),
-            "environments": [{"plugin": e.plugin, "key": e.key, "lock_digest": e.lock_digest} for e in environments],
+            "environments": [
+                {"plugin": e.plugin, "key": e.key, "lock_digest": e.lock_digest, "code": code_document(e)}
+                for e in environments
+            ],
             "data": [
                 {"name": data.name, "path": str(data.path), "digest": data.digest, "items": len(data.items)}
                 for data in self.plan.data
             ],
-            "plan": [{"id": task.id, "stage": task.stage, "identity": task.identity} for task in self.plan.tasks],
+            "plan": [
+                {"id": task.id, "stage": task.stage, "identity": task.identity, "parts": dict(task.parts)}
+                for task in self.plan.tasks
+            ],
             "tasks": to_json(self.tasks),
             "evaluations": to_json([replace(evaluation, by_item=()) for evaluation in self.evaluations]),
             "problems": to_json(problems_of(self.results, self.layout)),
@@ -192,6 +240,9 @@ class Record:
             "finished": now(),
             "seed": self.plan.seed,
             "host": host_facts(header.gpus, header.driver),
+            "code": {
+                name: found for task in self.plan.tasks for name, found in code_document(task.environment).items()
+            },
         }
         tasks = [_plain_dict(result) for result in self.results]
         return {

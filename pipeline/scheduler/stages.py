@@ -61,7 +61,7 @@ class Scheduler:
             self._stage(reports, lambda task, slot: do_report(setting, task, slot, document))
 
     def _stage(self, tasks: Sequence[Task], work: _Work) -> None:
-        waiting = list(tasks)
+        waiting = [task for task in tasks if not self._is_settled(task)]
         overtaken: Counter[str] = Counter()
         held = 0
         idle_since: float | None = None
@@ -120,7 +120,7 @@ class Scheduler:
             self._setting.reporter.noted(task, f"waits: {self._placement.refusal.text}")
 
     def _begin(self, work: _Work, task: Task, slot: Slot) -> None:
-        self._record.begin(task)
+        self._record.begin(task, slot)
         threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
 
     def _work(self, work: _Work, task: Task, slot: Slot) -> None:
@@ -175,6 +175,13 @@ class Scheduler:
 
         threading.Thread(target=release, name=f"release-{slot.label}").start()
 
+    def _is_settled(self, task: Task) -> bool:
+        """Whether a task need not run, because what it would come to is known; then its result is taken."""
+        known = None if self._refusal(task) else self._setting.past.settled(task)
+        if known is not None:
+            self._end(*known)
+        return known is not None
+
     def _refusal(self, task: Task) -> TaskResult | None:
         """Why a task is not to start, if it is not."""
         if self._setting.interrupted.is_set():
@@ -190,6 +197,6 @@ class Scheduler:
 
     def _end(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
         self._record.add(result, evaluation)
-        event = {"event": "task-ended", "task": result.id, "status": result.status}
+        event = {"event": "task-ended", "task": result.id, "status": result.status, "reused": result.reused}
         self._setting.events.append({**event, "code": result.code, "error": result.error})
         self._setting.reporter.finished(result)

@@ -6,12 +6,17 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from pipeline.devices import kind_of
+from pipeline.identity import identity_of
 from pipeline.layout import Journal, RunLayout, now
 from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
 from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot, Stop
 from pipeline.protocol import Message, job_document
+
+if TYPE_CHECKING:
+    from pipeline.scheduler.past import Past
 
 _LONGEST_BACKOFF_S = 30.0
 # Without it cuBLAS may add up in another order each time; it counts only if it is there before CUDA starts.
@@ -30,6 +35,7 @@ class Setting:
         placement: where attempts run.
         events: its journal of events.
         interrupted: set when everything is to end.
+        past: what was done before.
         reporter: who watches.
         grace_s: seconds between asking a worker to end and killing it.
         backoff_s: seconds before a second try; doubled before each further one.
@@ -41,6 +47,7 @@ class Setting:
     placement: Placement
     events: Journal
     interrupted: Stop
+    past: Past
     reporter: Reporter = field(default_factory=Silence)
     grace_s: float = 10.0
     backoff_s: float = 1.0
@@ -79,7 +86,14 @@ def unstarted(task: Task, status: Status, code: str | None = None, error: str | 
         environment=task.environment.key,
         versions=task.environment.versions,
         identity=task.identity,
+        identity_parts=task.parts,
+        weights=task.weights,
     )
+
+
+def on_slot(task: Task, slot: Slot) -> dict[str, str]:
+    """What a task's result depends on, now that it has its slot."""
+    return {**task.parts, "device": kind_of(gpu.name for gpu in slot.gpus)}
 
 
 # What comes after an attempt that did not go well: the same again, going on with what is left, or nothing.
@@ -129,6 +143,9 @@ class Tries:
         self.task = task
         self._slot = slot
         self._spent_s = 0.0
+        self._before = setting.past.before(task)
+        self._first = setting.layout.last_attempt(task.id) + 1
+        self.parts = on_slot(task, slot)
         self.records: list[AttemptRecord] = []
         self.last: AttemptResult | None = None
         self.log: str | None = None
@@ -157,7 +174,8 @@ class Tries:
         judge = judge or Patience(setting.plan.retries).judge
         again = 0
         while (work := contents()) is not None:
-            last = self._attempt(setting.layout.attempt_id(self.task.id, len(self.records) + 1), work, listen)
+            number = self._first + len(self.records)
+            last = self._attempt(setting.layout.attempt_id(self.task.id, number), work, listen)
             step = "stop" if last.status == "ok" or last.survivors else judge(last)
             if step == "stop":
                 break
@@ -256,14 +274,17 @@ class Tries:
         self._setting.reporter.noted(self.task, text)
 
     def result(self) -> TaskResult:
-        """What came of it, but for the items."""
-        last = self.last
-        plain = unstarted(self.task, "ok")
+        """What came of it, but for the items; what was tried before the run was resumed is part of it."""
+        last, before = self.last, self._before
+        loaded = last.messages.get("loaded") if last else None
+        if loaded and loaded.text("device") == "cpu":
+            self.parts["device"] = kind_of(())  # Also where the slot has a GPU that the plugin's torch cannot use.
+        plain = replace(unstarted(self.task, "ok"), identity=identity_of(self.parts), identity_parts=dict(self.parts))
         if last is None:
-            return plain
-        loaded, end = last.messages.get("loaded"), last.messages.get("done") or last.messages.get("failed")
+            return replace(before, status="ok", code=None, error=None, finished=now()) if before else plain
+        end = last.messages.get("done") or last.messages.get("failed")
         versions = loaded.body.get("versions") if loaded else None
-        return replace(
+        result = replace(
             plain,
             status=last.status,
             code=last.code,
@@ -288,12 +309,40 @@ class Tries:
             notes=tuple(self.notes),
             attempts=tuple(self.records),
         )
+        return joined(before, result) if before else result
 
     def finished(self, result: TaskResult, evaluation: Evaluation | None = None) -> Finished:
         """The task with its result."""
         last = self.last
         lost = bool(last and last.survivors)
         return Finished(result, evaluation, lost, self.task.warm_key if last and last.status == "ok" else None)
+
+
+def joined(before: TaskResult, result: TaskResult) -> TaskResult:
+    """A result together with what was tried before the run was resumed; what it says of its end is the later one's."""
+    if before.reused or not before.attempts:
+        return result
+    return replace(
+        result,
+        started=before.started or result.started,
+        wall_s=sum(record.wall_s for record in (*before.attempts, *result.attempts)),
+        cpu_s=_both(before.cpu_s, result.cpu_s, sum),
+        peak_ram_bytes=_both(before.peak_ram_bytes, result.peak_ram_bytes, max),
+        peak_gpu_bytes=_both(before.peak_gpu_bytes, result.peak_gpu_bytes, max),
+        degraded=(*before.degraded, *result.degraded),
+        metrics={**before.metrics, **result.metrics},
+        notes=(*before.notes, *result.notes),
+        attempts=(*before.attempts, *result.attempts),
+    )
+
+
+_Figure = TypeVar("_Figure", int, float)
+
+
+def _both(
+    one: _Figure | None, other: _Figure | None, together: Callable[[tuple[_Figure, _Figure]], _Figure]
+) -> _Figure | None:
+    return other if one is None else one if other is None else together((one, other))
 
 
 def _pause_s(backoff_s: float, again: int) -> float:

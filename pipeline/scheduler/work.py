@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.identity import answers_digest
 from pipeline.layout import read_answers
 from pipeline.models import Evaluation, Task
 from pipeline.plan import data_of
@@ -23,6 +24,7 @@ def do_eval(setting: Setting, task: Task, slot: Slot) -> Finished:
     answers = read_answers(setting.layout.answers(task.inference or ""))
     setting.reporter.started(task, len(items), slot.name or slot.device)
     tries = Tries(setting, task, slot)
+    tries.parts["answers"] = answers_digest(items, answers)
     tries.run(lambda: {"records": record_documents(items, answers)}, lambda _message, _attempt: None)
     result = replace(tries.result(), items=len(items))
     message = tries.last.messages.get("evaluation") if tries.last else None

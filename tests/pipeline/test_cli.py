@@ -14,7 +14,7 @@ import pytest
 from pipeline_bench import ECHO, REPORT, child_environment, is_alive, wait_for
 
 from envbuilder.errors import ConfigError, Interrupted
-from pipeline.cli import execute_run, plan_run, plugins_of, show_run
+from pipeline.cli import Terms, execute_run, plan_run, plugins_of, show_run
 from pipeline.errors import RecordError
 from pipeline.placement import Stop
 
@@ -91,7 +91,7 @@ def test_run_reports_measures(bench: Bench) -> None:
 
 
 def test_report_gets_the_contracts_document(bench: Bench) -> None:
-    """The report stage gets exactly the keys that the plugin contract's typed documents name."""
+    """The report stage gets the keys that the plugin contract's typed documents name, and what came after them."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "packages" / "core" / "src"))
     try:
         from vlm_core import documents
@@ -101,8 +101,8 @@ def test_report_gets_the_contracts_document(bench: Bench) -> None:
     outcome = execute_run(bench.request(USUAL))
     report = json.loads(Path(outcome.paths["report"]).read_text())
     assert set(report) == documents.ReportDocument.__required_keys__
-    assert set(report["run"]) == documents.RunDocument.__required_keys__
-    assert set(report["tasks"][0]) == documents.TaskDocument.__required_keys__
+    assert set(report["run"]) == documents.RunDocument.__required_keys__ | {"code"}
+    assert set(report["tasks"][0]) == documents.TaskDocument.__required_keys__ | {"reused"}
     assert set(report["records"][0]) == documents.RecordDocument.__required_keys__
     assert set(report["evaluations"][0]) == documents.EvaluationDocument.__required_keys__
     assert len(report["records"]) == 3
@@ -213,7 +213,7 @@ def test_several_jobs_share_the_processors(bench: Bench) -> None:
     bench.plugin("other", source)
     request = bench.request("inference: [{plugin: echo}, {plugin: other}]")
     alone = execute_run(request)
-    both = execute_run(type(request)(**{**request.__dict__, "jobs": 2}))
+    both = execute_run(replace(request, jobs=2, terms=Terms(fresh=True)))
     told = [_json_lines(Path(outcome.paths["answers"]) / "echo@lines.jsonl")[0]["answer"] for outcome in (alone, both)]
     assert told == ["all", str(max(1, len(os.sched_getaffinity(0)) // 2))]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from envbuilder.documents import parse_yaml, validate
 from envbuilder.errors import ConfigError
 from pipeline.config import RunConfig, RunFile
-from pipeline.models import DataItem, DataSet, Environment, Plan, Stage
+from pipeline.identity import differences
+from pipeline.models import Code, DataItem, DataSet, Environment, Plan, Stage
 from pipeline.plan import make_plan
 
 DATA = tuple(DataSet(name, Path(name), name * 3, (DataItem("1", ("x",)),)) for name in ("lines", "pages"))
@@ -95,22 +97,38 @@ def test_twins_are_refused_with_both_places() -> None:
     ]
 
 
-@pytest.mark.parametrize("change", ["params: {beam: 2}", "batch: 2"])
-def test_identity_changes_with_what_the_result_depends_on(change: str) -> None:
-    """Parameters, batch, seed, data and environment make another identity; a timeout does not."""
+def test_identity_changes_with_what_the_result_depends_on() -> None:
+    """Parameters, seed, data, environment, its variables, code and weights make another identity, each by its name."""
     text = "inference: [{plugin: ocr}]"
     first = _plan(text).tasks[0].identity
     assert _plan(text).tasks[0].identity == first
-    assert _plan(f"inference: [{{plugin: ocr, {change}}}]").tasks[0].identity != first
-    assert _plan("inference: [{plugin: ocr, timeout: 9s}]").tasks[0].identity == first
-    assert _plan(text + "\nseed: 1").tasks[0].identity != first
-    assert _plan(text, DATA[1:]).tasks[0].identity != first
-    assert _plan(text, ready=(_environment("ocr", "inference", "other"),)).tasks[0].identity != first
+    ocr = READY[0]
+    others = {
+        "params.beam": _plan("inference: [{plugin: ocr, params: {beam: 2}}]"),
+        "seed": _plan(text + "\nseed: 1"),
+        "deterministic": _plan(text + "\ndeterministic: true"),
+        "data": _plan(text, DATA[1:]),
+        "environment": _plan(text, ready=(replace(ocr, key="other"),)),
+        "env.MODE": _plan(text, ready=(replace(ocr, env={"MODE": "x"}),)),
+        "code.packages/ocr": _plan(text, ready=(replace(ocr, code={"packages/ocr": Code("1")}),)),
+    }
+    for name, plan in others.items():
+        assert differences(_plan(text).tasks[0].parts, plan.tasks[0].parts) == (name,)
+        assert plan.tasks[0].identity != first
+
+
+@pytest.mark.parametrize("change", ["batch: 2", "timeout: 9s", "item-timeout: 9s", "gpus: 0"])
+def test_identity_is_the_same_whatever_only_time_depends_on(change: str) -> None:
+    """Batch, number of GPUs and time limits are no part of an identity, nor is where bytecode goes."""
+    text = "inference: [{plugin: ocr}]"
+    first = _plan(text).tasks[0].identity
+    assert _plan(f"inference: [{{plugin: ocr, {change}}}]").tasks[0].identity == first
+    assert _plan(text, ready=(replace(READY[0], pycache=Path("/elsewhere")),)).tasks[0].identity == first
 
 
 def test_identity_of_a_judge_follows_what_it_judges() -> None:
     """Other answers make another judgement and another report."""
-    text = "inference: [{plugin: ocr, batch: %d}]\neval: [{plugin: metrics}]\nreport: [{plugin: html}]"
+    text = "inference: [{plugin: ocr, params: {beam: %d}}]\neval: [{plugin: metrics}]\nreport: [{plugin: html}]"
     first, second = _plan(text % 1), _plan(text % 2)
     assert all(one.identity != other.identity for one, other in zip(first.tasks, second.tasks, strict=True))
 

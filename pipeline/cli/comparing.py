@@ -1,0 +1,95 @@
+"""Why two runs differ: what each task of them depended on, and the figures side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.cli.history import load_outcome
+from pipeline.identity import differences
+from pipeline.layout import find_run, read_json
+from pipeline.models import Difference, Figures, RunsDiff, TaskResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pipeline.models import RunOutcome
+
+_OF_RUN = ("profile", "run_file", "seed", "jobs", "host", "variables")
+# Told by name elsewhere, or the outcome of what is told.
+_FOLLOWS = frozenset({"judged", "answers"})
+
+
+def diff_runs(state_dir: Path, old: str, new: str) -> RunsDiff:
+    """What differs between two runs.
+
+    Args:
+        state_dir: the workspace's state folder.
+        old, new: the runs' ids, beginnings or ends of them, or ``latest``.
+
+    Raises:
+        UnknownRunError: there is none of that name.
+        RecordError: a record is damaged or missing.
+    """
+    layouts = [find_run(state_dir, name) for name in (old, new)]
+    before, after = (load_outcome(layout) for layout in layouts)
+    found = [Difference("", *change) for change in _of_runs(*(read_json(layout.run_json) for layout in layouts))]
+    tasks = {"old": {task.id: task for task in before.tasks}, "new": {task.id: task for task in after.tasks}}
+    for name in {**tasks["old"], **tasks["new"]}:
+        one, other = tasks["old"].get(name), tasks["new"].get(name)
+        if one is None or other is None:
+            found.append(Difference(name, "task", one.status if one else "none", other.status if other else "none"))
+        else:
+            found += [Difference(name, *change) for change in _of_tasks(one, other)]
+    return RunsDiff(before.id, after.id, tuple(found), _figures(before, after))
+
+
+def _of_runs(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, str, str]]:
+    found = []
+    for name in _OF_RUN:
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [(f"{name}.{key}", *pair) for key, pair in _pairs(one, other).items()]
+        elif one != other:
+            found.append((name, str(one), str(other)))
+    return found
+
+
+def _of_tasks(old: TaskResult, new: TaskResult) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = [("status", old.status, new.status)] if old.status != new.status else []
+    parts = [name for name in differences(old.identity_parts, new.identity_parts) if name not in _FOLLOWS]
+    values = {
+        "params": _pairs(old.params, new.params),
+        "versions": _pairs(old.versions, new.versions),
+    }
+    for name in parts:
+        kind, _, rest = name.partition(".")
+        pair = values.get(kind, {}).get(rest) or _pairs(old.identity_parts, new.identity_parts)[name]
+        found.append((name, *pair))
+    # Of what is in an environment its name tells nothing.
+    return found + [(f"versions.{name}", *pair) for name, pair in values["versions"].items()]
+
+
+def _pairs(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, tuple[str, str]]:
+    """What differs between two mappings: both values, as text."""
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return {name: (str(old.get(name, "none")), str(new.get(name, "none"))) for name in names}
+
+
+def _figures(old: RunOutcome, new: RunOutcome) -> tuple[Figures, ...]:
+    sides = [_figures_of(outcome) for outcome in (old, new)]
+    names = {**sides[0], **sides[1]}
+    return tuple(Figures(task, name, *(side.get((task, name)) for side in sides)) for task, name in names)
+
+
+def _figures_of(outcome: RunOutcome) -> dict[tuple[str, str], float]:
+    """Every figure of a run by task and name; those of judges first, as they are what a run is for."""
+    found: dict[tuple[str, str], float] = {}
+    for each in outcome.evaluations:
+        label = each.eval.removesuffix(f":{each.inference}")
+        found.update({(each.inference, f"{label}.{name}"): value for name, value in each.overall.items()})
+    for task in outcome.tasks:
+        if task.stage == "inference":
+            measured = {"failed items": task.failed_items, "items/s": task.items_per_s, "load s": task.load_s}
+            found.update({(task.id, name): value for name, value in measured.items() if value is not None})
+    return found
