@@ -213,7 +213,7 @@ def _file_digest(stream: io.BufferedReader) -> str:
 def _digest(items: tuple[DataItem, ...], images: Mapping[Path, str]) -> str:
     digest = hashlib.sha256()
     for item in items:
-        image = images.get(item.image) if item.image else None
+        image = images.get(item.image, "missing") if item.image else None
         facts = (item.id, item.references, item.question, item.doc_class, item.question_type, dict(item.fields), image)
         digest.update(json.dumps(facts, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

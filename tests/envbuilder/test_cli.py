@@ -26,6 +26,9 @@ COMMANDS = [
     ["diff", "prod", "run:latest"],
     ["why", "alpha", "alpha"],
     ["outdated"],
+    ["plan", "run.yaml", "--why"],
+    ["resume"],
+    ["runs", "diff", "latest"],
 ]
 WORKER = """
 class Model:

@@ -148,3 +148,6 @@ def test_digest_covers_rows_and_images(bench: Bench) -> None:
     assert _read(bench, text.replace(";a\n", ";b\n")).digest != first
     (bench.root / "a.png").write_bytes(b"two")
     assert _read(bench, text).digest != first
+    (bench.root / "a.png").unlink()
+    missing = _read(bench, text).digest
+    assert missing not in {first, _read(bench, text.replace("a.png", "")).digest}
