@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,9 +22,9 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 
 from pipeline_bench import ECHO, Bench, child_environment  # noqa: E402
 
-from pipeline.cli import execute_run, plan_run  # noqa: E402
+from pipeline.cli import RunRequest, Terms, execute_run, plan_run  # noqa: E402
 from pipeline.layout import Journal, read_answers, write_environments  # noqa: E402
-from pipeline.models import AnswerLine, Plan, Task  # noqa: E402
+from pipeline.models import AnswerLine, Plan, RunOutcome, Task  # noqa: E402
 from pipeline.placement import AttemptRequest, LocalMachine, Stop  # noqa: E402
 from pipeline.protocol import Message, item_document, job_document  # noqa: E402
 from pipeline.slots import Slots  # noqa: E402
@@ -79,6 +80,11 @@ def attempt(machine: LocalMachine, bench: Bench, task: Task, plan: Plan, number:
         raise RuntimeError(result.error)
 
 
+def anew(request: RunRequest) -> RunOutcome:
+    """A run that takes nothing from earlier ones."""
+    return execute_run(replace(request, terms=Terms(fresh=True)))
+
+
 def per_task(bench: Bench, rounds: int) -> None:
     """A worker below its supervisor, against the environment's Python doing the same without either."""
     bench.plugin("echo", ECHO)
@@ -114,9 +120,9 @@ def per_item(bench: Bench, rounds: int, count: int) -> None:
     spent = []
     for _ in range(rounds):
         bench.write("lines.csv", rows.split("\n1;")[0] + "\n")
-        start = seconds(lambda: execute_run(few))
+        start = seconds(lambda: anew(few))
         bench.write("lines.csv", rows)
-        spent.append(seconds(lambda: execute_run(many)) - start)
+        spent.append(seconds(lambda: anew(many)) - start)
     each_us = statistics.median(spent) / count * 1e6
     show(f"an item of {count}, batch 1", f"{each_us:.0f} us", "", "", "50 us", met=each_us <= 50)
 
@@ -156,7 +162,7 @@ def warm(bench: Bench, rounds: int) -> None:
     def run(chosen: list[str]) -> None:
         data = ", ".join(f"{name}: {{path: {name}.csv}}" for name in chosen)
         request.run_file.write_text(f"name: warm\ndata: {{{data}}}\ninference: [{{plugin: slow}}]\n")
-        if not execute_run(request).ok:
+        if not anew(request).ok:
             raise RuntimeError("the run failed")
 
     def cold() -> None:
@@ -171,10 +177,10 @@ def warm(bench: Bench, rounds: int) -> None:
 _RUNNER = """
 import sys
 from pathlib import Path
-from pipeline.cli import RunRequest, execute_run  # noqa: E402
+from pipeline.cli import RunRequest, Terms, execute_run  # noqa: E402
 from pipeline.layout import read_environments  # noqa: E402
 run_file, environments, state = map(Path, sys.argv[1:])
-sys.exit(not execute_run(RunRequest(run_file, read_environments(environments), state, "dev")).ok)
+sys.exit(not execute_run(RunRequest(run_file, read_environments(environments), state, "dev", terms=Terms(fresh=True))).ok)
 """
 
 

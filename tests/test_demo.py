@@ -153,7 +153,7 @@ def test_demo_reads_as_well_as_it_says(tmp_path: Path) -> None:
 
     ocr-crnn reads both languages; ocr-rapid reads English and cannot read Russian.
     """
-    ran = project("run", "--format", "json")
+    ran = project("run", "--fresh", "--format", "json")
     assert ran.status == 0, ran.err
     result = json.loads(ran.out)["result"]
     cer = {
@@ -264,7 +264,7 @@ def test_status_names_every_plugin() -> None:
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU and its driver")
 def test_torch_uses_the_gpu_where_there_is_one() -> None:
     """On a machine with a GPU the demo's torch plugin runs on it, and the record names the device."""
-    ran = project("run", "--format", "json")
+    ran = project("run", "--fresh", "--format", "json")
     assert ran.status == 0, ran.err
     tasks = [task for task in json.loads(ran.out)["result"]["tasks"] if task["plugin"] == "ocr-crnn"]
     assert {task["device"] for task in tasks} == {"cuda"}
