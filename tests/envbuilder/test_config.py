@@ -265,6 +265,7 @@ def test_a_registry_of_libraries_is_legal_and_an_empty_one_is_not(workshop: Work
     workshop.entry("lib", kind="library")
     assert workshop.within("lock").status == 0
     ran = workshop.within("check", "--format", "json")
-    assert (ran.status, ran.json["result"]) == (0, {"entries": 1, "locks": 0, "remotes": 1})
+    result = {"entries": 1, "locks": 0, "remotes": 1, "core": [], "matrix": []}
+    assert (ran.status, ran.json["result"]) == (0, result)
     workshop.entry("lib", kind="library", tag="v0.2.0")
     assert workshop.within("check", "--format", "json").codes == ["tag-missing"]
