@@ -12,24 +12,20 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli import bundles, comparing, doctor, environments, inquiry, locks, outdated, runs, store, supply
+from envbuilder.cli.commands import Overview
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
+# Shells ask for words by this variable.
+_COMPLETES = "_ENVBUILDER_COMPLETE"
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Overview, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="envbuilder")
 def cli() -> None:
-    """One locked, verified environment per plugin, and a runner that benchmarks them side by side."""
+    """One locked, verified environment per plugin, and a runner that benchmarks them side by side.
 
-
-for _command in (locks.lock, locks.check, environments.build, environments.status, environments.path):
-    cli.add_command(_command)
-for _command in (environments.execute, store.verify, store.generations, store.rollback, comparing.diff, store.gc):
-    cli.add_command(_command)
-for _command in (inquiry.why, outdated.outdated, supply.sbom, supply.audit):
-    cli.add_command(_command)
-for _command in (runs.run, runs.plan, runs.resume, runs.runs, bundles.bundle, doctor.doctor):
-    cli.add_command(_command)
+    Each command tells more, with examples: envbuilder COMMAND --help
+    """
 
 
 def main() -> None:
@@ -37,7 +33,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        cli.main(standalone_mode=False)
+        # By whatever name or path it was started.
+        cli.main(prog_name="envbuilder", complete_var=_COMPLETES, standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -97,11 +94,13 @@ def _unforeseen(error: Exception) -> Problem:
 
 
 def _end(problems: Sequence[Problem], status: int) -> None:
+    if _COMPLETES in os.environ:  # Somebody is typing: an error would be printed into their line.
+        sys.exit(status)
     from envbuilder.render import Outcome, show
 
     words = sys.argv[1:]
     command = next((word for word in words if word in cli.commands), "envbuilder")
-    group = cli.commands.get(command)
+    group = cli.get_command(click.Context(cli), command)
     if isinstance(group, click.Group):
         command += f" {next((word for word in words if word in group.commands), '')}".rstrip()
     pairs = [

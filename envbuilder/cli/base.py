@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from envbuilder.cli import words
 from envbuilder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def common(command: Callable[..., Outcome]) -> Callable[..., None]:
     return wrapper
 
 
-plugins_argument = click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")
+plugins_argument = click.argument("plugins", nargs=-1, metavar="[PLUGIN]...", shell_complete=words.plugins)
+plugin_argument = click.argument("plugin", shell_complete=words.plugins)
 offline_option = click.option("--offline", is_flag=True, envvar="UV_OFFLINE", help="Touch no network.")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common
 from envbuilder.errors import EnvbuilderError, Problem, UsageError
 
@@ -20,8 +21,8 @@ _PREFIXES = {"profile": "a profile", "gen": "a generation", "run": "a run", "rev
 
 
 @click.command()
-@click.argument("old", default="HEAD")
-@click.argument("new", required=False)
+@click.argument("old", default="HEAD", shell_complete=words.sides)
+@click.argument("new", required=False, shell_complete=words.sides)
 @common
 def diff(settings: Settings, old: str, new: str | None) -> Outcome:
     """Show what OLD and NEW hold differently: packages added, removed, changed, for each plugin.

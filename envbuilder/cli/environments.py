@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
+from envbuilder.cli.base import (
+    Open,
+    Settings,
+    common,
+    offline_option,
+    plain,
+    plugin_argument,
+    plugins_argument,
+    summary,
+)
 from envbuilder.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +224,7 @@ def _ready(here: Open, name: str) -> Built:
 
 
 @click.command()
-@click.argument("plugin")
+@plugin_argument
 @common
 def path(settings: Settings, plugin: str) -> Outcome:
     """Print the folder of a plugin's environment."""
@@ -228,7 +237,7 @@ def path(settings: Settings, plugin: str) -> Outcome:
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
-@click.argument("plugin")
+@plugin_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 @common
 def execute(settings: Settings, plugin: str, command: tuple[str, ...]) -> Outcome:

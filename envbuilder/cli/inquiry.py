@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envbuilder.cli.base import Open, Settings, common
+from envbuilder.cli.base import Open, Settings, common, plugin_argument
 from envbuilder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("plugin")
+@plugin_argument
 @click.argument("package")
 @common
 def why(settings: Settings, plugin: str, package: str) -> Outcome:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
 from envbuilder.cli.store import examine
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from pipeline.models import Environment, RunOutcome, Stage
     from pipeline.models import Table as RunTable
 
-_run_file = click.argument("run_file", required=False, type=click.Path(path_type=Path), metavar="[RUNFILE]")
+_run_file = click.argument(
+    "run_file",
+    required=False,
+    type=click.Path(path_type=Path),
+    metavar="[RUNFILE]",
+    shell_complete=words.run_files,
+)
 _jobs = click.option(
     "-j",
     "--jobs",
@@ -76,7 +83,7 @@ def run(  # noqa: PLR0913 - a parameter for each option
 
 
 @click.command()
-@click.argument("run_id", required=False, metavar="[RUN]")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=words.runs)
 @_jobs
 @_retry_failed
 @offline_option
@@ -178,7 +185,7 @@ def runs_list(settings: Settings) -> Outcome:
 
 
 @runs.command("show")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=words.runs)
 @click.option("--export", type=click.Choice(["csv"]), help="Write the answers as id;model_answer tables.")
 @common
 def runs_show(settings: Settings, run_id: str | None, export: str | None) -> Outcome:
@@ -198,8 +205,8 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None) -> Out
 
 
 @runs.command("diff")
-@click.argument("old")
-@click.argument("new", default="latest")
+@click.argument("old", shell_complete=words.runs)
+@click.argument("new", default="latest", shell_complete=words.runs)
 @common
 def runs_diff(settings: Settings, old: str, new: str) -> Outcome:
     """Show why two runs differ: environments, code, data, devices, parameters, versions; and their figures."""

@@ -1,0 +1,103 @@
+"""Which commands there are, in the order in which they are used; each is imported when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# By section: the command, the module here and the name in it, and what the overview says of it.
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Lock and check": {
+        "lock": ("locks:lock", "Write one uv.lock per plugin, and pins.toml."),
+        "check": ("locks:check", "Prove that pins, locks, core and Pythons fit together."),
+        "outdated": ("outdated:outdated", "Show newer tags and releases, and which of them fit."),
+        "diff": ("comparing:diff", "Compare locks: of profiles, commits, generations, runs."),
+        "why": ("inquiry:why", "Show who asks for a package, through whom."),
+        "sbom": ("supply:sbom", "Write bills of materials."),
+        "audit": ("supply:audit", "Look for known vulnerabilities."),
+    },
+    "Build": {
+        "build": ("environments:build", "Make every environment what its lock says."),
+        "status": ("environments:status", "Show which environments there are."),
+        "path": ("environments:path", "Print where a plugin's environment is."),
+        "exec": ("environments:execute", "Run a command in a plugin's environment."),
+        "bundle": ("bundles:bundle", "Take builds to machines without a network."),
+    },
+    "Run": {
+        "run": ("runs:run", "Run a run file, from inference to report."),
+        "plan": ("runs:plan", "Show what a run would do, and why."),
+        "resume": ("runs:resume", "Go on with a run that did not come to its end."),
+        "runs": ("runs:runs", "Look at runs that were made."),
+    },
+    "Look after": {
+        "verify": ("store:verify", "Compare environments with their seals."),
+        "generations": ("store:generations", "List the sets of environments there were."),
+        "rollback": ("store:rollback", "Go back to an earlier generation."),
+        "gc": ("store:gc", "Remove what nothing uses any more."),
+        "doctor": ("doctor:doctor", "Look at tools, machine and state; with remedies."),
+        "completion": ("completing:completion", "Print what makes a shell complete words."),
+    },
+}
+
+
+class Overview(click.Group):
+    """All commands: `--help` shows them by section and imports none; the one that is called is imported alone."""
+
+    def __init__(self, **settings: object):
+        super().__init__(**settings)  # type: ignore[arg-type]  # click's own, handed on
+        self._places: dict[str, str] = {}
+        for section in SECTIONS.values():
+            for name, (place, words) in section.items():
+                self._places[name] = place
+                self.commands[name] = click.Command(name, short_help=words)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's own
+        """The command of that name."""
+        if place := self._places.pop(cmd_name, None):
+            module, _, attribute = place.partition(":")
+            command = cast("click.Command", getattr(import_module(f"envbuilder.cli.{module}"), attribute))
+            command.short_help = self.commands[cmd_name].short_help
+            _show_examples(command, cmd_name)
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+        """All names, in the order of the sections."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's own
+        """Write the overview."""
+        widest = max(map(len, self.commands))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{widest}}", words) for name, (_, words) in section.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and options that begin so."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=words)
+            for section in SECTIONS.values()
+            for name, (_, words) in section.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _show_examples(command: click.Command, name: str) -> None:
+    from envbuilder.cli.examples import EXAMPLES
+
+    if isinstance(command, click.Group):
+        for inner, child in command.commands.items():
+            _show_examples(child, f"{name} {inner}")
+    if lines := EXAMPLES.get(name):
+        widest = max(len(line) for line, _ in lines)
+        shown = "\n".join(f"  {line:{widest}}  {'# ' + words if words else ''}".rstrip() for line, words in lines)
+        command.epilog = f"\b\nExamples:\n{shown}"
