@@ -16,6 +16,7 @@ from pipeline.placement import Slot
 from pipeline.protocol import record_documents
 from pipeline.redaction import clean
 from pipeline.scheduler.past import Terms
+from pipeline.scheduler.reporting import History, evidence, provenance, read_events, repetitions
 from pipeline.scheduler.tries import on_slot, unstarted
 from pipeline.slots import Gpu, cpu_count, without_numbers
 
@@ -35,26 +36,8 @@ _TOLD_VARIABLES = (
     "RUN_MODE",
     "TRANSFORMERS_OFFLINE",
 )
-_TASK_FIELDS = (
-    "id",
-    "stage",
-    "plugin",
-    "data",
-    "params",
-    "status",
-    "error",
-    "device",
-    "device_name",
-    "items",
-    "failed_items",
-    "load_s",
-    "wall_s",
-    "items_per_s",
-    "peak_ram_bytes",
-    "environment",
-    "versions",
-    "reused",
-)
+# What a report is told of otherwise, with what made each figure.
+_TOLD_ELSEWHERE = frozenset({"log", "identity", "identity_parts", "weights"})
 
 
 @dataclass(frozen=True)
@@ -230,7 +213,11 @@ class Record:
         write_json(self.layout.run_json, document)
 
     def report_document(self) -> dict[str, object]:
-        """Everything that a report shows, without secrets, in the shape of the plugin contract's ``ReportDocument``."""
+        """Everything that a report shows, without secrets: the plugin contract's ``ReportDocument``, and more.
+
+        Beyond the contract, tasks have all that `TaskResult` has, ``log_tail`` (where they did not end well) and
+        ``provenance``; the document has ``timeline``, ``samples`` and ``repetitions``. See `pipeline.scheduler.reporting`.
+        """
         header = self.header
         run = {
             "id": self.layout.id,
@@ -238,19 +225,29 @@ class Record:
             "profile": header.profile,
             "started": header.started,
             "finished": now(),
+            "resumed": list(header.resumed),
             "seed": self.plan.seed,
             "host": host_facts(header.gpus, header.driver),
             "code": {
                 name: found for task in self.plan.tasks for name, found in code_document(task.environment).items()
             },
         }
-        tasks = [_plain_dict(result) for result in self.results]
+        history = History(read_events(self.layout.events))
         return {
             "run": clean(run),
-            "tasks": clean([{name: task[name] for name in _TASK_FIELDS} for task in tasks]),
+            "tasks": clean([self._told(task) for task in self.plan.tasks if task.id in self._results]),
             "records": [each for task in self.plan.stage("inference") for each in self._records(task)],
             "evaluations": to_json(self.evaluations),
+            "repetitions": repetitions(self.plan),
+            "timeline": history.timeline(),
+            "samples": history.samples(),
         }
+
+    def _told(self, task: Task) -> dict[str, object]:
+        result = self._results[task.id]
+        fields = {name: value for name, value in _plain_dict(result).items() if name not in _TOLD_ELSEWHERE}
+        made_by = provenance(task, result, self.plan, self.header.pins)
+        return {**fields, **evidence(result, self.layout), "provenance": made_by}
 
     def _records(self, task: Task) -> list[dict[str, object]]:
         data = self.plan.data_set(task.data)

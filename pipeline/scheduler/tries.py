@@ -253,7 +253,14 @@ class Tries:
             dict(last.oom_kills),
         )
         self.records.append(record)
-        ended = {"status": last.status, "code": last.code, "error": last.error, "returncode": last.returncode}
+        loaded = last.messages.get("loaded")
+        ended = {
+            "status": last.status,
+            "code": last.code,
+            "error": last.error,
+            "returncode": last.returncode,
+            "load_s": loaded.number("load_s") if loaded and loaded.body.get("warm") is not True else None,
+        }
         event = {"event": "attempt-ended", "task": self.task.id, "attempt": attempt, **ended}
         self._setting.events.append({**event, "anomalies": dict(last.anomalies), "survivors": list(last.survivors)})
         if last.anomalies:
