@@ -88,6 +88,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     hear: Callable[[str], None] | None = None,
+    log: Path | None = None,
 ) -> Completed:
     """Run a program to its end and keep what it wrote.
 
@@ -99,6 +100,7 @@ def run(
         env: the whole environment of the child; `clean_environment()` where not given.
         timeout_s: seconds after which it is ended.
         hear: called, in another thread, with each line of its stderr as it comes.
+        log: a file that gets what it writes, as it comes, in place of us.
 
     Raises:
         ToolError: the program cannot be started, or did not end in time.
@@ -108,7 +110,7 @@ def run(
     if _stopping.is_set():
         raise Interrupted
     ear = _Ear(hear) if hear is not None else None
-    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear)
+    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear, log)
     with _live_guard:
         _live.add(process)
     if _stopping.is_set():  # `stop_all` may have looked before this one was there.
@@ -127,7 +129,7 @@ def run(
             _close(process)
     if _stopping.is_set():
         raise Interrupted
-    return Completed(words, process.returncode, stdout, redacted(ear.text() if ear else stderr))
+    return Completed(words, process.returncode, stdout or "", redacted(ear.text() if ear else stderr or ""))
 
 
 class _Ear(threading.Thread):
@@ -153,24 +155,31 @@ class _Ear(threading.Thread):
         return "".join(self._lines)
 
 
-def _start(words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None) -> subprocess.Popen[str]:
+def _start(
+    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None, log: Path | None
+) -> subprocess.Popen[str]:
     try:
-        return _spawn(words, cwd, env, ear)
+        if log is None:
+            return _spawn(words, cwd, env, subprocess.PIPE, ear.mouth if ear else subprocess.PIPE)
+        with log.open("ab") as stream:
+            return _spawn(words, cwd, env, stream.fileno(), stream.fileno())
     finally:
         if ear is not None:
             os.close(ear.mouth)
             ear.start()
 
 
-def _spawn(words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None) -> subprocess.Popen[str]:
+def _spawn(
+    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], stdout: int, stderr: int
+) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             words,
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=ear.mouth if ear else subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             text=True,
             encoding="utf-8",
             errors="replace",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _MARKS = {
     "locked": ("+", "green"),
     "built": ("+", "green"),
+    "passed": ("+", "green"),
+    "skipped": ("=", "dim"),
+    "no tests": ("=", "yellow"),
     "unchanged": ("=", "dim"),
     "failed": ("x", "red"),
     "waiting": (".", "yellow"),

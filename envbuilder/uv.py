@@ -180,6 +180,49 @@ def build_wheel(
     return _run([*arguments, source], env, cwd=source)
 
 
+def sync_package(  # noqa: PLR0913 - uv's own
+    package: Path,
+    folder: Path,
+    interpreter: Path,
+    env: Mapping[str, str],
+    *,
+    groups: Sequence[str],
+    extras: Sequence[str],
+    offline: bool,
+) -> process.Completed:
+    """``uv sync`` of a package by itself, as in its own folder, into `folder`; it makes a lock where there is none.
+
+    What the person set for uv counts here: it is their project, and none of ours.
+    """
+    named = [word for name in groups for word in ("--group", name)]
+    named += [word for name in extras for word in ("--extra", name)]
+    arguments: list[str | Path] = ["sync", "--no-progress", "--python", interpreter, *named, *_flags(offline=offline)]
+    return _run(arguments, {**env, "UV_PROJECT_ENVIRONMENT": str(folder)}, cwd=package, left_out=frozenset())
+
+
+def install_beside(
+    environment: Path,
+    requirements: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    groups: Sequence[tuple[Path, str]],
+    excludes: Path,
+    offline: bool,
+) -> process.Completed:
+    """``uv pip install`` of requirements, and of groups of a ``pyproject.toml``, less what a file excludes."""
+    named = [word for file, name in groups for word in ("--group", f"{file}:{name}")]
+    arguments: list[str | Path] = ["pip", "install", "--no-progress", "--python", environment, *_flags(offline=offline)]
+    return _run([*arguments, "--excludes", excludes, *named, *requirements], env, cwd=environment.parent)
+
+
+def run_with(
+    project: Path, words: Sequence[str | Path], env: Mapping[str, str], *, offline: bool, log: Path
+) -> process.Completed:
+    """``uv run`` in a project's folder, what it says going to a file; the person's own settings of uv count."""
+    arguments: list[str | Path] = ["run", "--no-progress", *_flags(offline=offline), *words]
+    return _run(arguments, env, cwd=project, left_out=frozenset(), log=log)
+
+
 def install_bare(requirement: str, target: Path, interpreter: Path, *, cwd: Path, offline: bool) -> process.Completed:
     """``uv pip install --no-deps`` of one release into a folder of its own; the project in `cwd` names the indexes."""
     arguments: list[str | Path] = ["pip", "install", "--no-deps", "--no-progress", "--target", target]
@@ -250,15 +293,17 @@ def _usual_cache(*_steering: str | None) -> Path:
     return Path(done.stdout.strip())
 
 
-def _run(
+def _run(  # noqa: PLR0913 - what the calls differ in
     arguments: list[str | Path],
     env: Mapping[str, str],
     *,
     cwd: Path,
     offline: bool = False,
+    left_out: Collection[str] = _CHOICES,
     hear: Callable[[str], None] | None = None,
+    log: Path | None = None,
 ) -> process.Completed:
-    left_out = _CHOICES | _CERTIFICATES if offline else _CHOICES
+    left_out = {*left_out, *_CERTIFICATES} if offline else left_out
     base = {name: value for name, value in os.environ.items() if name not in left_out}
     cache_dir = str(cache_folder())
     # In a folder that uv, killed, left without its repository, git must not take one around the cache for it.
@@ -272,7 +317,7 @@ def _run(
     }
     argv = [find_uv(), "--color", "never", *arguments]
     whole = process.clean_environment(own, base=base)
-    return process.run(argv, cwd=cwd, env=whole, timeout_s=_TIMEOUT_S, hear=hear)
+    return process.run(argv, cwd=cwd, env=whole, timeout_s=_TIMEOUT_S, hear=hear, log=log)
 
 
 def _flags(*, offline: bool) -> list[str]:

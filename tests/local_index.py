@@ -13,10 +13,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from typing_extensions import Self
 
@@ -62,6 +64,29 @@ def make_wheel(
         record.append(f"{info}/RECORD,,")
         archive.writestr(zipfile.ZipInfo(f"{info}/RECORD", (2026, 1, 1, 0, 0, 0)), "\n".join([*record, ""]))
     return wheel
+
+
+def repack(folder: Path, name: str) -> None:
+    """Write the wheel of a distribution that is installed here, and those of all that it requires.
+
+    What it requires elsewhere alone, on Windows or an older Python, is there in name: a lock wants it to be.
+    """
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:
+        make_wheel(folder, name, "99")
+        return
+    wheel = folder / f"{name.replace('-', '_')}-{found.version}-py3-none-any.whl"
+    if wheel.exists():
+        return
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in found.files or ():
+            if path.parts[0] != ".." and path.suffix != ".pyc":
+                archive.writestr(zipfile.ZipInfo(str(path), (2026, 1, 1, 0, 0, 0)), path.read_binary())
+    for line in found.requires or ():
+        requirement = Requirement(line)
+        if "extra ==" not in str(requirement.marker):
+            repack(folder, requirement.name)
 
 
 def make_sdist(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:

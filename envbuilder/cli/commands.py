@@ -29,6 +29,9 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "exec": ("environments:execute", "Run a command in a plugin's environment."),
         "bundle": ("bundles:bundle", "Take builds to machines without a network."),
     },
+    "Develop": {
+        "test": ("testing:test", "Run packages' own tests: of checkouts, or of tags."),
+    },
     "Run": {
         "run": ("runs:run", "Run a run file, from inference to report."),
         "plan": ("runs:plan", "Show what a run would do, and why."),

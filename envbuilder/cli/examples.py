@@ -46,6 +46,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("envbuilder bundle create small.bundle ocr-crnn", "for one plugin"),
     ),
     "bundle restore": (("envbuilder bundle restore offline.bundle && envbuilder build --offline", ""),),
+    "test": (
+        ("envbuilder test", "every checkout"),
+        ("envbuilder test --profile prod ocr-crnn", "the pinned tag"),
+        ("envbuilder test --integration ocr-crnn --junit report.xml", ""),
+    ),
     "run": (
         ("envbuilder run", "the workspace's default run"),
         ("envbuilder run profiles/runs/demo.yaml", ""),

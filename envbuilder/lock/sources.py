@@ -286,29 +286,12 @@ class Sources:
         interpreter = uv.find_python(self._python_request(), offline=offline)
         env = uv_settings(self._repositories.values())
         with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
-            env |= self._index_settings(Path(out))
+            env |= index_settings(self._profile, Path(out))
             done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
             if not done.ok:
                 message = f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}"
                 raise MetadataError(message, where=where, hint=f"{self._lock_hint()}  # once it builds")
             return metadata.of_wheel(Path(out), where)
-
-    def _index_settings(self, scratch: Path) -> dict[str, str]:
-        """Variables by which a build takes its backend from the profile's indexes, of the time that it names."""
-        mirrors = IndexMirrors(self._profile.index_mirrors)
-        tables = mirrors.tables(uv.index_tables(self._profile))
-        named: dict[bool, list[str]] = {True: [], False: []}
-        for table in tables:
-            named[bool(table.get("default"))].append(f"{table['name']}={table['url']}")
-        constraints = scratch / "build-constraints.txt"
-        constraints.write_text("\n".join([*self._profile.build_constraints, ""]), encoding="utf-8")
-        settings = {
-            "UV_INDEX": " ".join(named[False]),
-            "UV_DEFAULT_INDEX": " ".join(named[True]),
-            "UV_EXCLUDE_NEWER": self._profile.exclude_newer or "",
-            "UV_BUILD_CONSTRAINT": str(constraints) if self._profile.build_constraints else "",
-        }
-        return {name: value for name, value in settings.items() if value}
 
     def _python_request(self) -> str:
         from envbuilder.config import python_specifier
@@ -317,6 +300,29 @@ class Sources:
 
     def _lock_hint(self) -> str:
         return f"envbuilder lock --profile {self._profile.name}"
+
+
+def index_settings(profile: Profile, scratch: Path) -> dict[str, str]:
+    """Variables by which uv takes packages from a profile's indexes, of the time that it names.
+
+    Args:
+        profile: whose.
+        scratch: a folder for what only a file can say.
+    """
+    mirrors = IndexMirrors(profile.index_mirrors)
+    tables = mirrors.tables(uv.index_tables(profile))
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for table in tables:
+        named[bool(table.get("default"))].append(f"{table['name']}={table['url']}")
+    constraints = scratch / "build-constraints.txt"
+    constraints.write_text("\n".join([*profile.build_constraints, ""]), encoding="utf-8")
+    settings = {
+        "UV_INDEX": " ".join(named[False]),
+        "UV_DEFAULT_INDEX": " ".join(named[True]),
+        "UV_EXCLUDE_NEWER": profile.exclude_newer or "",
+        "UV_BUILD_CONSTRAINT": str(constraints) if profile.build_constraints else "",
+    }
+    return {name: value for name, value in settings.items() if value}
 
 
 def _submodule_address(base: str, address: str) -> str | None:

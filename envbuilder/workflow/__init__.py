@@ -1,0 +1,1 @@
+"""The daily work with plugins: testing, what CI runs, developing, releasing."""
