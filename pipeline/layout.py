@@ -239,12 +239,10 @@ class Journal:
     """A file of JSON lines that grows; every line is out of our hands when `append` returns."""
 
     def __init__(self, path: Path, *, timed: bool = False) -> None:
-        self._stream = path.open("a+b")
-        if self._stream.tell():
-            # Whoever wrote before may have been killed in a line; what comes now shall not be part of it.
-            self._stream.seek(-1, os.SEEK_END)
-            if self._stream.read() != b"\n":
-                self._stream.write(b"\n")
+        is_torn = _is_torn(path)
+        self._stream = path.open("ab")
+        if is_torn:
+            self._stream.write(b"\n")
         self._timed = timed
         self._guard = threading.Lock()
 
@@ -258,6 +256,15 @@ class Journal:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file ends within a line, as whoever was killed while writing it leaves it."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            return stream.read() != b"\n"
+    return False
 
 
 @dataclass(frozen=True)

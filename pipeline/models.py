@@ -445,12 +445,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Figures:
-    """One figure of a task in two runs; None where a run has it not."""
+    """One figure of a task in two runs; None where a run has it not. `note` says where else one was measured."""
 
     task: str
     name: str
     old: float | None
     new: float | None
+    note: str = ""
 
 
 @dataclass(frozen=True)

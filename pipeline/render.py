@@ -271,8 +271,8 @@ def diff_tables(found: RunsDiff) -> tuple[Table, ...]:
     rows = tuple((each.task or "run", each.part, _cut(each.old), _cut(each.new)) for each in found.differences)
     tables = [Table("differences", ("task", "part", found.old, found.new), rows)] if rows else []
     if found.figures:
-        figures = tuple((each.task, each.name, *_side_by_side(each)) for each in found.figures)
-        tables.append(Table("figures", ("task", "figure", found.old, found.new, "change"), figures))
+        figures = tuple((each.task, each.name, *_side_by_side(each), each.note) for each in found.figures)
+        tables.append(Table("figures", ("task", "figure", found.old, found.new, "change", "note"), figures))
     return tuple(tables)
 
 

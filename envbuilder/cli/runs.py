@@ -351,6 +351,7 @@ def _table(table: RunTable) -> Table:
         "reused from",
         "part",
         "figure",
+        "note",
     }
     numeric = frozenset(column for column in table.columns if column not in wordy)
     return Table(table.columns, table.rows, numeric, table.title)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.models import RunOutcome
 
 _OF_RUN = ("profile", "run_file", "seed", "jobs", "host", "variables")
+# What depends on the moment, not on the answers.
+_TIMES = frozenset({"items/s", "load s"})
 # Told by name elsewhere, or the outcome of what is told.
 _FOLLOWS = frozenset({"judged", "answers"})
 
@@ -78,18 +80,26 @@ def _pairs(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, tu
 
 def _figures(old: RunOutcome, new: RunOutcome) -> tuple[Figures, ...]:
     sides = [_figures_of(outcome) for outcome in (old, new)]
-    names = {**sides[0], **sides[1]}
-    return tuple(Figures(task, name, *(side.get((task, name)) for side in sides)) for task, name in names)
+    found = []
+    for task in {**sides[0], **sides[1]}:
+        before, after = (side.get(task, {}) for side in sides)
+        measured = {outcome.id: each.reused for outcome in (old, new) for each in outcome.tasks if each.id == task}
+        note = ", ".join(f"{run}: measured in {other}" for run, other in measured.items() if other)
+        for name in {**before, **after}:
+            remark = note if name in _TIMES else ""
+            found.append(Figures(task, name, before.get(name), after.get(name), remark))
+    return tuple(found)
 
 
-def _figures_of(outcome: RunOutcome) -> dict[tuple[str, str], float]:
-    """Every figure of a run by task and name; those of judges first, as they are what a run is for."""
-    found: dict[tuple[str, str], float] = {}
+def _figures_of(outcome: RunOutcome) -> dict[str, dict[str, float]]:
+    """Every figure of a run by inference task and name; those of judges first, as they are what a run is for."""
+    found: dict[str, dict[str, float]] = {task.id: {} for task in outcome.tasks if task.stage == "inference"}
     for each in outcome.evaluations:
         label = each.eval.removesuffix(f":{each.inference}")
-        found.update({(each.inference, f"{label}.{name}"): value for name, value in each.overall.items()})
+        found.setdefault(each.inference, {}).update({f"{label}.{name}": value for name, value in each.overall.items()})
     for task in outcome.tasks:
         if task.stage == "inference":
-            measured = {"failed items": task.failed_items, "items/s": task.items_per_s, "load s": task.load_s}
-            found.update({(task.id, name): value for name, value in measured.items() if value is not None})
+            times = {"items/s": task.items_per_s, "load s": task.load_s}
+            found[task.id]["failed items"] = task.failed_items
+            found[task.id].update({name: value for name, value in times.items() if value is not None})
     return found

@@ -174,7 +174,7 @@ def tell_parts(parts: Sequence[str], before: TaskResult, after: Task) -> tuple[s
         if kind == "params":
             told += [f"params.{text}" for text in changes(_only(before.params, rest), _only(after.params, rest))]
         elif kind == "code":
-            told.append(f"code in {rest}")
+            told.append(f"code in {rest.rstrip('/')}")
         elif name == "environment":
             told.append(_environment(before, after.environment))
         elif name in {"seed", "repetition", "deterministic", "plugin"}:

@@ -178,7 +178,10 @@ class Scheduler:
     def _is_settled(self, task: Task) -> bool:
         """Whether a task need not run, because what it would come to is known; then its result is taken."""
         known = None if self._refusal(task) else self._setting.past.settled(task)
-        if known is not None:
+        if known is not None and known[0].reused is None:
+            self._record.add(*known)
+            self._setting.reporter.noted(task, "ended before the run was resumed; stays as it is")
+        elif known is not None:
             self._end(*known)
         return known is not None
 

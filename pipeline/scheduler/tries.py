@@ -285,7 +285,9 @@ class Tries:
         last, before = self.last, self._before
         loaded = last.messages.get("loaded") if last else None
         if loaded and loaded.text("device") == "cpu":
-            self.parts["device"] = kind_of(())  # Also where the slot has a GPU that the plugin's torch cannot use.
+            # Also where the slot has a GPU that the plugin's torch cannot use.
+            held = kind_of(gpu.name for gpu in self._slot.gpus)
+            self.parts["device"] = self.parts["device"].replace(held, kind_of(()))
         plain = replace(unstarted(self.task, "ok"), identity=identity_of(self.parts), identity_parts=dict(self.parts))
         if last is None:
             return replace(before, status="ok", code=None, error=None, finished=now()) if before else plain

@@ -110,7 +110,7 @@ def test_identity_changes_with_what_the_result_depends_on() -> None:
         "data": _plan(text, DATA[1:]),
         "environment": _plan(text, ready=(replace(ocr, key="other"),)),
         "env.MODE": _plan(text, ready=(replace(ocr, env={"MODE": "x"}),)),
-        "code.packages/ocr": _plan(text, ready=(replace(ocr, code={"packages/ocr": Code("1")}),)),
+        "code.packages/ocr/": _plan(text, ready=(replace(ocr, code={"packages/ocr": Code("1")}),)),
     }
     for name, plan in others.items():
         assert differences(_plan(text).tasks[0].parts, plan.tasks[0].parts) == (name,)

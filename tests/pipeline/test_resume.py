@@ -366,13 +366,47 @@ def test_runs_are_compared_part_by_part(bench: Bench) -> None:
     second = execute_run(replace(request, environments=[*others, newer]))
     found = diff_runs(bench.state, first.id, second.id)
     of_task = {each.part: (each.old, each.new) for each in found.differences if each.task == "telling@lines"}
-    assert set(of_task) == {"params.beam", "data", "code.packages/x", "versions.numpy"}
+    assert set(of_task) == {"params.beam", "data", "code.packages/x/", "versions.numpy"}
     assert of_task["params.beam"] == ("none", "4")
     figures = {each.name: (each.old, each.new) for each in found.figures if each.task == "telling@lines"}
     assert figures["exact.exact"] == (27 / 40, 26 / 40)
     assert {"items/s", "load s", "failed items"} <= set(figures)
     assert len(diff_tables(found)) == 2
     assert diff_runs(bench.state, first.id, first.id).differences == ()
+    third = execute_run(replace(request, environments=[*others, newer]))
+    notes = {each.name: each.note for each in diff_runs(bench.state, second.id, third.id).figures}
+    assert notes["items/s"] == f"{third.id}: measured in {second.id}"
+    assert not notes["exact.exact"]
+
+
+def test_results_of_other_devices_do_not_serve(bench: Bench) -> None:
+    """What another processor answered is neither reused nor mixed in unsaid."""
+    request = _telling(bench)
+    first = execute_run(request)
+    record = Path(first.paths["run"]) / "run.json"
+    here = first.tasks[0].identity_parts["device"]
+    record.write_text(record.read_text().replace(json.dumps(here), '"Other 9000"'))
+    assert explain_run(request).decisions[0].why == f"since {first.id}: device Other 9000 → {here}"
+    assert execute_run(request).tasks[0].reused is None
+    # A run that is gone on with elsewhere keeps what it has, and says so.
+    journal = Path(first.paths["answers"]) / "telling@lines.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
+    document = json.loads(record.read_text())
+    document["status"] = document["tasks"][0]["status"] = "failed"
+    record.write_text(json.dumps(document))
+    resumed = _resume(request, first.id)
+    assert resumed.tasks[0].degraded == (f"5 answers were given on Other 9000, not on {here}",)
+    assert resumed.tasks[0].identity_parts["device"] == " + ".join(sorted(("Other 9000", here)))
+
+
+def test_secrets_are_no_part_of_a_result(bench: Bench) -> None:
+    """A token in parameters or variables may change; the result is the same, and is found again."""
+    request = _telling(bench)
+    text = request.run_file.read_text()
+    for token in ("k-12345678", "k-87654321"):
+        request.run_file.write_text(text.replace("params: {", f"params: {{api_key: {token}, "))
+        outcome = execute_run(request)
+    assert outcome.tasks[0].reused
 
 
 def test_dev_run_says_what_code_it_ran(bench: Bench) -> None:
