@@ -17,6 +17,7 @@ from pipeline.errors import RecordError
 from pipeline.identity import answers_digest, differences
 from pipeline.layout import RunLayout, find_answers, read_json, run_ids, write_text
 from pipeline.models import AnswerLine, AttemptRecord, DataSet, Evaluation, Task, TaskResult
+from pipeline.scheduler.reporting import History, read_events, seconds_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _RESULT = TypeAdapter(TaskResult)
 _EVALUATION = TypeAdapter(Evaluation)
+_RECORD = TypeAdapter(AttemptRecord)
 
 
 class Planned(NamedTuple):
@@ -331,42 +333,14 @@ def attempts_in(events: Path) -> dict[str, tuple[AttemptRecord, ...]]:
 
     Seconds are told by the clock of the events.
     """
-    tasks: dict[str, str] = {}
-    records: dict[str, AttemptRecord] = {}
-    begun: dict[str, str] = {}
-    for event in _events(events):
-        attempt, kind = str(event.get("attempt")), event.get("event")
-        if kind == "attempt-started":
-            tasks[attempt], begun[attempt] = str(event.get("task")), str(event.get("time"))
-            text = "the runner was gone before the attempt had ended"
-            records[attempt] = AttemptRecord(attempt, "killed", "runner-gone", text)
-        elif kind == "attempt-ended" and attempt in records:
-            facts = {name: event.get(name) for name in ("status", "code", "error", "returncode")}
-            wall_s = _seconds(begun[attempt], str(event.get("time")))
-            with contextlib.suppress(ValidationError):
-                records[attempt] = _RECORD.validate_python({"id": attempt, "wall_s": wall_s, **facts})
-    return {
-        task: tuple(record for attempt, record in records.items() if tasks[attempt] == task)
-        for task in dict.fromkeys(tasks.values())
-    }
-
-
-_RECORD = TypeAdapter(AttemptRecord)
-
-
-def _events(path: Path) -> Iterator[Mapping[str, object]]:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict):
-                    yield event
-
-
-def _seconds(begin: str, end: str) -> float:
-    from datetime import datetime
-
-    with contextlib.suppress(ValueError):
-        moments = [datetime.fromisoformat(each.replace("Z", "+00:00")) for each in (begin, end)]
-        return (moments[1] - moments[0]).total_seconds()
-    return 0.0
+    told = list(read_events(events))
+    ended = {event.get("attempt"): event for event in told if event["event"] == "attempt-ended"}
+    found: dict[str, dict[str, AttemptRecord]] = {}
+    for bar in History(told).timeline():
+        end = ended.get(bar["attempt"], {"error": "the runner was gone before the attempt had ended"})
+        facts = {**{name: end.get(name) for name in ("error", "returncode")}, "status": bar["status"]}
+        wall_s = seconds_between(str(bar["start"]), str(bar["end"])) or 0.0
+        with contextlib.suppress(ValidationError):
+            record = _RECORD.validate_python({"id": bar["attempt"], "code": bar["code"], "wall_s": wall_s, **facts})
+            found.setdefault(str(bar["task"]), {})[record.id] = record
+    return {task: tuple(records.values()) for task, records in found.items()}

@@ -112,7 +112,11 @@ class History:
         self._open.clear()
 
     def _measure(self, event: Mapping[str, object], bar: Bar) -> None:
-        ram, gpu, after_s = event.get("ram_bytes"), event.get("gpu_bytes"), _seconds(bar.start, _text(event, "time"))
+        ram, gpu, after_s = (
+            event.get("ram_bytes"),
+            event.get("gpu_bytes"),
+            seconds_between(bar.start, _text(event, "time")),
+        )
         if isinstance(ram, int) and after_s is not None:
             curve = self._curves.setdefault(bar.attempt, _Curve(bar.task, bar.attempt, bar.session, bar.start))
             curve.points.append((after_s, ram, gpu if isinstance(gpu, int) else None))
@@ -150,7 +154,8 @@ def _text(event: Mapping[str, object], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _seconds(start: str, end: str) -> float | None:
+def seconds_between(start: str, end: str) -> float | None:
+    """Seconds from one moment to another, both ISO 8601; None where one is none."""
     try:
         begun, ended = (datetime.fromisoformat(each.replace("Z", "+00:00")) for each in (start, end))
     except ValueError:
