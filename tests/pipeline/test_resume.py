@@ -36,7 +36,7 @@ eval: [{plugin: exact}]
 report: [{plugin: page}]
 """
 
-# Writes down every item that it is asked, and is slow enough to be killed in the middle.
+# Writes down every item that it is asked, and stays where it is told to, to be killed there.
 TELLING = """
 import time
 from pathlib import Path
@@ -44,10 +44,11 @@ from pathlib import Path
 class Plugin:
     def load(self, context):
         self.asked = Path(context.params["asked"])
-        self.broken = Path(context.params.get("broken", "/nowhere"))
+        self.broken, self.most = self.asked.with_name("broken"), self.asked.with_name("most")
 
     def predict(self, batch):
-        time.sleep(0.01)
+        while self.most.exists() and int(batch[0].id) > int(self.most.read_text()):
+            time.sleep(0.01)
         with self.asked.open("a") as stream:
             stream.writelines(item.id + "\\n" for item in batch)
         if self.broken.exists() and batch[0].id in self.broken.read_text().split():
@@ -75,7 +76,7 @@ def _telling(bench: Bench, settings: str = "", rows: str = MANY) -> RunRequest:
         bench.usual()
         bench.plugin("telling", TELLING)
     asked = bench.root / "asked"
-    text = f"inference: [{{plugin: telling{settings}, params: {{asked: {asked}, broken: {bench.root / 'broken'}}}}}]\n"
+    text = f"inference: [{{plugin: telling{settings}, params: {{asked: {asked}}}}}]\n"
     return bench.request(text + "eval: [{plugin: exact}]\nreport: [{plugin: page}]\n", rows)
 
 
@@ -95,17 +96,21 @@ def _journal(bench: Bench) -> Path:
     return bench.state / "runs" / "latest" / "answers" / "telling@lines.jsonl"
 
 
-def _kill_after(bench: Bench, request: RunRequest, lines: int, *more: str) -> None:
-    """Kill a runner once so many lines are in the journal, or let it end."""
+def _wait_for_answers(bench: Bench, count: int) -> None:
     path = _journal(bench)
+    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} answers")
+
+
+def _kill_after(bench: Bench, request: RunRequest, count: int, *more: str) -> None:
+    """Kill a runner in the middle, once so many items are answered."""
+    most = bench.write("most", str(count))
     with _start(bench, request, *more) as runner:
-        wait_for(
-            lambda: runner.poll() is not None or (path.exists() and path.read_bytes().count(b"\n") >= lines), "answers"
-        )
+        _wait_for_answers(bench, count)
         runner.send_signal(signal.SIGKILL)
         runner.wait(60)
     run = (bench.state / "runs" / "latest").resolve().name
     wait_for(lambda: not orphans.find(orphans.WORKER, run), "the end of its workers")
+    most.unlink()
 
 
 def _resume(request: RunRequest, run: str = "") -> RunOutcome:
@@ -165,14 +170,16 @@ def test_interrupted_run_names_the_command_that_goes_on(bench: Bench) -> None:
     stop = Stop()
 
     def interrupt() -> None:
-        wait_for(lambda: _journal(bench).exists() and _journal(bench).stat().st_size, "the first answer")
+        _wait_for_answers(bench, 1)
         stop.set()
 
+    most = bench.write("most", "1")
     watcher = threading.Thread(target=interrupt)
     watcher.start()
     with pytest.raises(Interrupted) as caught:
         execute_run(request, interrupted=stop)
     watcher.join()
+    most.unlink()
     run = show_run(bench.state).id
     assert caught.value.hint == f"envbuilder resume {run}"
     outcome = _resume(request)
@@ -242,8 +249,9 @@ def test_resume_refuses_what_is_another_run(bench: Bench, change: str) -> None:
 def test_resume_refuses_a_run_that_goes_on(bench: Bench) -> None:
     """While a runner lives nobody else takes its run."""
     request = _telling(bench)
+    bench.write("most", "1")
     with _start(bench, request) as runner:
-        wait_for(lambda: _journal(bench).exists() and _journal(bench).stat().st_size, "the first answer")
+        _wait_for_answers(bench, 1)
         with pytest.raises(RecordError, match="another process is at it") as caught:
             find_resumable(bench.state)
         assert caught.value.code == "run-live"
