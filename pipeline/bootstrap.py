@@ -128,16 +128,28 @@ class Channel:
         self._descriptor = descriptor
         self._attempt = attempt
         self._sequence = 0
+        self._held: List[bytes] = []
         self._guard = threading.Lock()
 
     def send(self, kind: str, **body: object) -> None:
+        """Send a message, after those that are held."""
         with self._guard:
-            self._sequence += 1
-            head = {"v": VERSION, "seq": self._sequence, "attempt": self._attempt, "type": kind}
-            # A line begins with a line end too: junk that a plugin left half a line of costs none of ours.
-            line = memoryview(b"\n" + json.dumps({**body, **head}).encode() + b"\n")
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            self._add(kind, body)
+            block = memoryview(b"".join(self._held))
+            self._held.clear()
+            while block:
+                block = block[os.write(self._descriptor, block) :]
+
+    def hold(self, kind: str, **body: object) -> None:
+        """Have a message go out with the next one that is sent; for one that follows at once."""
+        with self._guard:
+            self._add(kind, body)
+
+    def _add(self, kind: str, body: Mapping[str, object]) -> None:
+        self._sequence += 1
+        head = {"v": VERSION, "seq": self._sequence, "attempt": self._attempt, "type": kind}
+        # A line begins with a line end too: junk that a plugin left half a line of costs none of ours.
+        self._held.append(b"\n" + json.dumps({**body, **head}).encode() + b"\n")
 
 
 class Heart:
@@ -379,7 +391,8 @@ class Inference:
         latency_s = (time.perf_counter() - begin) / len(batch)
         if answers is not None:
             for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
-                self._channel.send("answer", item=item.id, latency_s=latency_s, **answer_body(answer))
+                # The next batch begins at once, or the job is done: either sends it.
+                self._channel.hold("answer", item=item.id, latency_s=latency_s, **answer_body(answer))
         elif broken:
             # Whatever this process would ask of the GPU from now on fails; another process may go on.
             raise FailureError("gpu-broken", text)

@@ -35,25 +35,32 @@ def _known() -> tuple[str, ...]:
 
 def clean(value: object) -> object:
     """Plain JSON without secrets."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, Mapping):
-        return clean_fields(value)
-    if isinstance(value, Sequence):
-        return [clean(each) for each in value]
-    return value
+    return _clean(value, _known())
 
 
 def clean_fields(document: Mapping[str, object]) -> dict[str, object]:
     """An object without secrets."""
+    return _clean_fields(document, _known())
+
+
+def _clean(value: object, known: Sequence[str]) -> object:
+    if isinstance(value, str):
+        return _clean_text(value, known)
+    if isinstance(value, Mapping):
+        return _clean_fields(value, known)
+    if isinstance(value, Sequence):
+        return [_clean(each, known) for each in value]
+    return value
+
+
+def _clean_fields(document: Mapping[str, object], known: Sequence[str]) -> dict[str, object]:
     return {
-        name: HIDDEN if each and isinstance(each, str) and is_secret(str(name)) else clean(each)
+        name: HIDDEN if each and isinstance(each, str) and is_secret(str(name)) else _clean(each, known)
         for name, each in document.items()
     }
 
 
-def clean_text(text: str) -> str:
-    """A text without secrets."""
-    for known in _known():
-        text = text.replace(known, HIDDEN)
+def _clean_text(text: str, known: Sequence[str]) -> str:
+    for secret in known:
+        text = text.replace(secret, HIDDEN)
     return redacted(_VALUE.sub(HIDDEN, text))

@@ -24,9 +24,10 @@ class Answers:
         self._known = {item.id for item in items}
         self.begun = setting.past.begun(task)
         self.lines: dict[str, AnswerLine] = dict(self.begun.lines)
+        self._failures = len(self.failed)
         self._journal = Journal(setting.layout.answers(task.id))
         if self.lines:
-            setting.reporter.progressed(task, len(self.lines), len(self.failed))
+            setting.reporter.progressed(task, len(self.lines), self._failures)
 
     @property
     def failed(self) -> list[AnswerLine]:
@@ -40,7 +41,8 @@ class Answers:
         """Write a line; the first of an item stands."""
         self._journal.append(line.to_json())
         self.lines[line.item] = line
-        self._setting.reporter.progressed(self._task, len(self.lines), len(self.failed))
+        self._failures += line.answer is None
+        self._setting.reporter.progressed(self._task, len(self.lines), self._failures)
 
     def hear(self, message: Message, attempt: str) -> None:
         """Keep an answer that was asked for."""
