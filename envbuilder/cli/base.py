@@ -76,8 +76,13 @@ class Open:
         return f"; nearest plugin: {near[0]}" if near else ""
 
 
-def common(command: Callable[..., Outcome]) -> Callable[..., None]:
-    """Give a command the options that all have, and print what it returns."""
+def common(command: Callable[..., Outcome], *, formats: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command the options that all have, and print what it returns.
+
+    Args:
+        command: returns what is printed.
+        formats: further choices of its `--format`, for tools of other kinds; its text is printed as it is.
+    """
 
     @click.option(
         "--profile",
@@ -96,7 +101,11 @@ def common(command: Callable[..., Outcome]) -> Callable[..., None]:
         help="The workspace, or a folder in it.",
     )
     @click.option(
-        "--format", "output", type=click.Choice(["text", "json"]), default="text", help="For people or tools."
+        "--format",
+        "output",
+        type=click.Choice(["text", "json", *formats]),
+        default="text",
+        help="For people or tools.",
     )
     @click.option("-q", "--quiet", is_flag=True, help="Only problems.")
     @click.option("-v", "--verbose", count=True, help="More detail.")
@@ -106,7 +115,7 @@ def common(command: Callable[..., Outcome]) -> Callable[..., None]:
 
         settings = Settings(profile, folder, output, quiet, verbose)
         outcome = command(settings, **options)
-        show(outcome, output=output, quiet=quiet)
+        show(outcome, output=output, quiet=quiet and output not in formats)
         # Here, where a full disk behind a redirection is an error like any other, not at the interpreter's end.
         sys.stdout.flush()
         sys.exit(outcome.status)

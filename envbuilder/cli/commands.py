@@ -31,6 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Develop": {
         "test": ("testing:test", "Run packages' own tests: of checkouts, or of tags."),
+        "matrix": ("matrix:matrix", "Print what CI can test."),
     },
     "Run": {
         "run": ("runs:run", "Run a run file, from inference to report."),

@@ -51,6 +51,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("envbuilder test --profile prod ocr-crnn", "the pinned tag"),
         ("envbuilder test --integration ocr-crnn --junit report.xml", ""),
     ),
+    "matrix": (
+        ("envbuilder matrix", "all that can be tested"),
+        ("envbuilder matrix --format github --changed-since origin/main", ""),
+        ("envbuilder matrix --format gitlab --profile prod > cells.yml", ""),
+    ),
     "run": (
         ("envbuilder run", "the workspace's default run"),
         ("envbuilder run profiles/runs/demo.yaml", ""),

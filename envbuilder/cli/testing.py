@@ -54,14 +54,14 @@ def test(  # noqa: PLR0913 - one for each option
     from envbuilder.workflow.testing import Options, Tester
 
     here = _settled(settings).open()
-    options = Options(_split(words), _python(python), offline)
+    options = Options(_split(words), read_python(python), offline)
     store = Store(here.workspace.shared).folder
     if integration:
         tester = Tester(here.workspace, here.profile, options, built={}, store=store)
-        tested = [tester.test_together(_chosen(here, plugins), _integration(here))]
+        tested = [tester.test_together(tested_entries(here, plugins), _integration(here))]
         unbuilt: list[PluginOutcome] = []
     else:
-        chosen = _chosen(here, plugins)
+        chosen = tested_entries(here, plugins)
         built, unbuilt = _sealed(settings, here, chosen, jobs=jobs, offline=offline)
         ready = [entry for entry in chosen if entry.name not in {each.plugin for each in unbuilt}]
         tester = Tester(here.workspace, here.profile, options, built=built, store=store)
@@ -95,7 +95,12 @@ def _split(words: str) -> tuple[str, ...]:
         raise UsageError(f"--args: {error}; found {words!r}", hint="envbuilder test --args '-k decode'") from error
 
 
-def _python(request: str | None) -> str | None:
+def read_python(request: str | None) -> str | None:
+    """A Python request as a specifier.
+
+    Raises:
+        UsageError: it is none.
+    """
     from envbuilder.config import python_specifier
 
     try:
@@ -104,7 +109,7 @@ def _python(request: str | None) -> str | None:
         raise UsageError(f"--python: {error}", hint="envbuilder test --python 3.12") from error
 
 
-def _chosen(here: Open, names: Sequence[str]) -> list[Entry]:
+def tested_entries(here: Open, names: Sequence[str]) -> list[Entry]:
     """The plugins of those names, and libraries that are checkouts; all of them where none is named."""
     from packaging.utils import canonicalize_name
 
