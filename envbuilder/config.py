@@ -197,7 +197,7 @@ def find_workspace(start: Path) -> Workspace:
     raise UsageError(
         f"no workspace here: neither {start.resolve()} nor a folder above it has a pyproject.toml with [tool.envbuilder]",
         code="no-workspace",
-        hint="printf '[tool.envbuilder]\\n' >> pyproject.toml",
+        hint="envbuilder init",
     )
 
 

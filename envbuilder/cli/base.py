@@ -57,9 +57,9 @@ class Open:
         from packaging.utils import canonicalize_name
 
         if not names:
-            if not self.registry.entries:
-                where = self.workspace.root / "profiles" / "registry"
-                raise UsageError(f"the registry is empty: no *.yaml in {where}", hint=f"mkdir -p {where} && ls {where}")
+            where = self.workspace.root / "profiles" / "registry"
+            if not where.is_dir():  # An empty folder is one to be filled, and nothing in it is wrong.
+                raise UsageError(f"no registry: {where} is not there", hint=f"mkdir -p {where} && ls {where}")
             return list(self.registry.plugins)
         chosen = []
         for name in names:
@@ -70,6 +70,12 @@ class Open:
             if entry not in chosen:
                 chosen.append(entry)
         return chosen
+
+    def without_schema(self, text: str) -> str:
+        """A new file's text; its line for editors only where the workspace has schemas."""
+        if (self.workspace.root / "profiles" / "schemas").is_dir():
+            return text
+        return "".join(line for line in text.splitlines(True) if not line.startswith("# yaml-language-server:"))
 
     def _nearest(self, name: str) -> str:
         near = difflib.get_close_matches(name, [entry.name for entry in self.registry.plugins], n=1, cutoff=0.4)

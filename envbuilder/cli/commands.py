@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 # By section: the command, the module here and the name in it, and what the overview says of it.
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Start": {
+        "init": ("starting:init", "Make a folder a workspace."),
+        "new": ("starting:new", "Make a plugin: package, tests, registry entry."),
+        "add": ("adding:add", "Write the registry entry of a package that is there."),
+    },
     "Lock and check": {
         "lock": ("locks:lock", "Write one uv.lock per plugin, and pins.toml."),
         "check": ("locks:check", "Prove that pins, locks, core and Pythons fit together."),

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "init": (
+        ("envbuilder init", "here; a pyproject.toml keeps what it has"),
+        ("envbuilder init benchmarks", "in a folder of its own"),
+    ),
+    "new": (
+        ("envbuilder new my-vlm --stage inference", "in packages/my-vlm"),
+        ("envbuilder new my-vlm --stage inference --git https://git.example.org/my-vlm.git", ""),
+    ),
+    "add": (
+        ("envbuilder add ocr-crnn --git https://git.example.org/ocr-crnn.git --tag v0.1.0", ""),
+        ("envbuilder add --pypi my-vlm==1.4.4 --stage inference --entry my_vlm:MyVlm", ""),
+        ("envbuilder add my-vlm --path packages/my-vlm", "a checkout, for dev"),
+    ),
     "lock": (
         ("envbuilder lock", "what is not locked yet, or changed"),
         ("envbuilder lock --check", "only ask; for CI"),

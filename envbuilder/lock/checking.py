@@ -72,7 +72,7 @@ def check(
     drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
     needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
-    checker = _Checker(workspace, profile, pins, question)
+    checker = Checker(workspace, profile, pins, question)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
     listings = {} if question.offline else list_remotes(checker.sources, entries)
     for entry in entries:
@@ -127,7 +127,7 @@ def list_remotes(sources: Sources, entries: Sequence[Entry]) -> dict[str, Refs |
         return dict(zip(urls, pool.map(listing, urls), strict=True))
 
 
-class _Checker:
+class Checker:
     """One check of one profile."""
 
     def __init__(self, workspace: Workspace, profile: Profile, pins: Pins, question: Question):

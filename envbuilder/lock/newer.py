@@ -137,7 +137,7 @@ class Watch:
 
     def _releases(self, entry: Entry, current: Version) -> tuple[Newer, ...]:
         found: dict[Version, list[DistributionPackage]] = {}
-        for package in _listed(entry.name, self._profile):
+        for package in listed(entry.name, self._profile):
             version = _version(package)
             if version is not None and self._counts(version, current) and not package.is_yanked:
                 found.setdefault(version, []).append(package)
@@ -157,7 +157,7 @@ class Watch:
         described = next((package for package in packages if package.has_metadata), None)
         if described is None:
             return Newer(str(version), None, "the index does not serve its metadata")
-        declared = metadata.of_text(_text(described, self._profile))
+        declared = metadata.of_text(metadata_text(described, self._profile))
         row = self._judge.row(entry, declared, {})
         return Newer(str(version), *self._verdict(row))
 
@@ -175,7 +175,7 @@ def _version(package: DistributionPackage) -> Version | None:
         return None
 
 
-def _listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
+def listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
     """The files of a project on the profile's indexes.
 
     Raises:
@@ -195,7 +195,12 @@ def _listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
             raise EnvbuilderError(message, code="index-unreachable", where=url, hint=hint) from error
 
 
-def _text(package: DistributionPackage, profile: Profile) -> str:
+def metadata_text(package: DistributionPackage, profile: Profile) -> str:
+    """The text of a file's ``METADATA``, as the index serves it.
+
+    Raises:
+        EnvbuilderError: it cannot be had.
+    """
     from pypi_simple import PyPISimple
 
     url, auth = _indexes(profile)[0]

@@ -12,7 +12,11 @@ from string import Template
 _FOLDER = Path(__file__).parent
 # What a text must look like to need no quotes in YAML: no number, no truth value, nothing that begins a comment.
 _PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w.+@/-]*(:[\w.+@/-]+)*")
-STAGES = ("inference", "eval", "report")
+# Above the source of an entry that names a path.
+UNRELEASED = (
+    "Prod refuses a path. Once the package has a repository and a tag, name them here:",
+    "  source: {git: https://…, tag: v0.1.0}",
+)
 
 
 @dataclass(frozen=True)
