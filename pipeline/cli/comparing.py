@@ -35,14 +35,17 @@ def diff_runs(state_dir: Path, old: str, new: str) -> RunsDiff:
     """
     layouts = [find_run(state_dir, name) for name in (old, new)]
     before, after = (load_outcome(layout) for layout in layouts)
-    found = [Difference("", *change) for change in _of_runs(*(read_json(layout.run_json) for layout in layouts))]
+    documents = [read_json(layout.run_json) for layout in layouts]
+    found = [Difference("", *change) for change in _of_runs(*documents)]
+    states = [_checkouts(document) for document in documents]
     tasks = {"old": {task.id: task for task in before.tasks}, "new": {task.id: task for task in after.tasks}}
     for name in {**tasks["old"], **tasks["new"]}:
         one, other = tasks["old"].get(name), tasks["new"].get(name)
         if one is None or other is None:
             found.append(Difference(name, "task", one.status if one else "none", other.status if other else "none"))
         else:
-            found += [Difference(name, *change) for change in _of_tasks(one, other)]
+            code = _pairs(*(state.get(one.plugin, {}) for state in states))
+            found += [Difference(name, *change) for change in _of_tasks(one, other, code)]
     return RunsDiff(before.id, after.id, tuple(found), _figures(before, after))
 
 
@@ -57,10 +60,27 @@ def _of_runs(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple
     return found
 
 
-def _of_tasks(old: TaskResult, new: TaskResult) -> list[tuple[str, str, str]]:
+def _checkouts(document: Mapping[str, object]) -> dict[str, dict[str, str]]:
+    """The git state of each plugin's checkouts in a run's record: commit, and digest of what differed from it."""
+    listed = document.get("environments")
+    return {
+        str(each.get("plugin")): {f"{path}/": _state(code) for path, code in each.get("code", {}).items()}
+        for each in (listed if isinstance(listed, list) else [])
+    }
+
+
+def _state(code: Mapping[str, str | None]) -> str:
+    commit, difference = code.get("commit"), code.get("difference")
+    if commit is None:
+        return f"no commit, {str(code.get('digest'))[:12]}"
+    return commit[:12] + (f" and changes {difference[:12]}" if difference else "")
+
+
+def _of_tasks(old: TaskResult, new: TaskResult, code: Mapping[str, tuple[str, str]]) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = [("status", old.status, new.status)] if old.status != new.status else []
     parts = [name for name in differences(old.identity_parts, new.identity_parts) if name not in _FOLLOWS]
-    values = {
+    values: dict[str, Mapping[str, tuple[str, str]]] = {
+        "code": code,
         "params": _pairs(old.params, new.params),
         "versions": _pairs(old.versions, new.versions),
     }

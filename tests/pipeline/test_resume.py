@@ -370,12 +370,13 @@ def test_runs_are_compared_part_by_part(bench: Bench) -> None:
     request.run_file.write_text(request.run_file.read_text().replace("params: {", "params: {beam: 4, "))
     telling = next(each for each in request.environments if each.plugin == "telling")
     others = [each for each in request.environments if each.plugin != "telling"]
-    newer = replace(telling, versions={"numpy": "4"}, code={"packages/x": Code("1" * 64)})
+    newer = replace(telling, versions={"numpy": "4"}, code={"packages/x": Code("1" * 64, "a" * 40, "b" * 64)})
     second = execute_run(replace(request, environments=[*others, newer]))
     found = diff_runs(bench.state, first.id, second.id)
     of_task = {each.part: (each.old, each.new) for each in found.differences if each.task == "telling@lines"}
     assert set(of_task) == {"params.beam", "data", "code.packages/x/", "versions.numpy"}
     assert of_task["params.beam"] == ("none", "4")
+    assert of_task["code.packages/x/"] == ("none", "aaaaaaaaaaaa and changes bbbbbbbbbbbb")
     figures = {each.name: (each.old, each.new) for each in found.figures if each.task == "telling@lines"}
     assert figures["exact.exact"] == (27 / 40, 26 / 40)
     assert {"items/s", "load s", "failed items"} <= set(figures)
