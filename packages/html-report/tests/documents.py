@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image, ImageDraw, ImageFont
 from vlm_core import EvaluationDocument, RecordDocument, ReportDocument, RunDocument, TaskDocument
@@ -213,3 +214,151 @@ def _edits(first: str, second: str) -> int:
         for column, other in enumerate(second, 1):
             previous, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, previous + (letter != other))
     return row[-1]
+
+
+def eventful(folder: Path, font: str | None = None) -> ReportDocument:
+    """Describe a dev run in which much happened: two GPUs, an attempt that ran out of memory, a run gone on with.
+
+    Args:
+        folder: where the images are drawn.
+        font: a font file with Cyrillic letters; Pillow's own, without them, where it is left out.
+    """
+    document = realistic(folder, font)
+    tasks: dict[str, dict[str, Any]] = {task["id"]: _told(task) for task in document["tasks"]}
+    tasks["ocr-crnn-1"] |= {
+        "degraded": ["CUDA out of memory with a batch of 16: goes on with 8"],
+        "attempts": [
+            _attempt("ocr-crnn-1.1", "oom-gpu", "CUDA out of memory. Tried to allocate 2.00 GiB", oom=0, wall_s=8.0),
+            _attempt("ocr-crnn-1.2", "ok", None, oom=0, wall_s=19.0),
+        ],
+        "metrics": {"tokens": 18234, "confidence": 0.931},
+    }
+    tasks["ocr-crnn-4"] |= {"warm": True}
+    tasks["ocr-rapid"] |= {"reused": "20261102T200000Z-document-lines-aa11bb", "attempts": []}
+    tasks["vlm-large"] |= {
+        "code": "oom-killed",
+        "log": "logs/vlm-large.1.err.log",
+        "log_tail": ["Loading checkpoint shards:  50%|█████     | 2/4", "Загрузка весов…", "Killed"],
+        "attempts": [
+            _attempt("vlm-large.1", "oom-host", "killed by the kernel for want of memory", oom=2, wall_s=31.0)
+        ],
+    }
+    bars = [
+        _bar("GPU 0", "ocr-crnn-1", 1, (0.0, 8.0, 3.1), "oom-gpu"),
+        _bar("GPU 1", "vlm-large", 1, (0.4, 31.4, None), "oom-host"),
+        _bar("GPU 0", "ocr-crnn-1", 2, (9.0, 28.0, 2.9), "ok"),
+        _bar("GPU 0", "ocr-crnn-4", 1, (28.2, 58.0, None), "ok"),
+        _bar("cpu", "text-metrics", 1, (0.0, 0.9, 0.2), "ok", session=1),
+    ]
+    extra = {
+        "tasks": list(tasks.values()),
+        "timeline": bars,
+        "samples": [_curve(bar) for bar in bars[:4]],
+        "repetitions": [],
+    }
+    run_ = {**document["run"], "profile": "dev", "code": {"packages/ocr-crnn": CHECKOUT}}
+    return cast("ReportDocument", {**document, **extra, "run": run_})
+
+
+CHECKOUT = {
+    "digest": "5f0d" * 16,
+    "commit": "d7b17dba2b22925a34eb4d4915ffb09134766425",
+    "difference": "9e1c" * 16,
+    "dirty": True,
+}
+
+
+def repeated(values: tuple[float, ...]) -> ReportDocument:
+    """Describe a run of one model that was done several times, with these character errors."""
+    names = [f"ocr-a@lines#{number}" for number in range(1, len(values) + 1)]
+    document: dict[str, Any] = {
+        **small(
+            tasks=[task(name, plugin="ocr-a", items=2) for name in names] + [task("text-metrics", "eval")],
+            records=[record(item, "wr0ng", "wrong", task=name) for name in names for item in ("1", "2")],
+            evaluations=[evaluation(name, {"cer": value}) for name, value in zip(names, values, strict=True)],
+        ),
+        "repetitions": [{"name": "ocr-a@lines", "data": "lines", "tasks": names}],
+    }
+    return cast("ReportDocument", document)
+
+
+def _told(model: TaskDocument) -> dict[str, Any]:
+    made_by = {
+        "environment": model["environment"],
+        "lock_digest": "sha256:" + "ef9b" * 16,
+        "source": {"url": f"https://git.example.org/{model['plugin']}.git", "ref_kind": "tag", "ref": "v0.1.0"},
+        "pin": {"commit": "d7b17dba2b22925a34eb4d4915ffb09134766425"},
+        "code": {},
+        "data": {"name": "lines", "digest": "a1b2" * 16, "items": 18} if model["stage"] == "inference" else None,
+        "judged": None,
+        "params": model["params"],
+        "batch": 16,
+        "seed": 0,
+        "deterministic": False,
+        "identity": "c3d4" * 16,
+        "attempts": [f"{model['id']}.1"],
+    }
+    return {
+        **model,
+        "slot": "GPU 0",
+        "warm": False,
+        "reused": None,
+        "degraded": [],
+        "metrics": {},
+        "peak_gpu_tree_bytes": 5 * 2**30,
+        "peak_tree_bytes": 3 * 2**30,
+        "cpu_s": 14.0,
+        "log": None,
+        "log_tail": [],
+        "attempts": [_attempt(f"{model['id']}.1", "ok", None, oom=0, wall_s=12.7)],
+        "provenance": made_by,
+    }
+
+
+def _attempt(name: str, status: str, error: str | None, *, oom: int, wall_s: float) -> dict[str, Any]:
+    return {
+        "id": name,
+        "status": status,
+        "code": None if status == "ok" else status,
+        "error": error,
+        "wall_s": wall_s,
+        "returncode": 0 if status == "ok" else -9,
+        "anomalies": {},
+        "oom_kills": {"cgroup": oom} if oom else {},
+    }
+
+
+def _bar(
+    slot: str, name: str, number: int, times: tuple[float, float, float | None], status: str, session: int = 0
+) -> dict[str, Any]:
+    begin, end, load_s = times
+    return {
+        "slot": slot,
+        "task": name,
+        "attempt": f"{name}.{number}",
+        "session": session,
+        "start": _moment(begin + 3600 * session),
+        "end": _moment(end + 3600 * session),
+        "load_s": load_s,
+        "status": status,
+        "code": None if status == "ok" else status,
+    }
+
+
+def _moment(second: float) -> str:
+    return (datetime(2026, 11, 3, 9, 12, 7, tzinfo=timezone.utc) + timedelta(seconds=second)).isoformat()
+
+
+def _curve(bar: dict[str, Any]) -> dict[str, Any]:
+    length = (datetime.fromisoformat(bar["end"]) - datetime.fromisoformat(bar["start"])).total_seconds()
+    dice = random.Random(bar["attempt"])  # noqa: S311 - the same document every time
+    ceiling = dice.uniform(3, 22)
+    points = [
+        [
+            second,
+            int(min(second / 4, 1) * 3.1 * 2**30),
+            int(min(second / 3, 1) * ceiling * dice.uniform(0.9, 1) * 2**30),
+        ]
+        for second in range(1, int(length) + 1)
+    ]
+    return {**{name: bar[name] for name in ("task", "attempt", "session", "start")}, "points": points}

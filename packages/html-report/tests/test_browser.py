@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
-from documents import evaluation, realistic, record, run, small, task
+from documents import evaluation, eventful, realistic, record, run, small, task
 from playwright.sync_api import Browser, Page, sync_playwright
 from vlm_core import ReportDocument
 
@@ -169,3 +169,51 @@ def test_hostile_answers_do_nothing(browser: Browser, render: Render) -> None:
     assert found.page.evaluate("document.images.length") == 0
     assert found.requests == []
     assert found.complaints == []
+
+
+def test_timeline_is_drawn_without_scripts(browser: Browser, render: Render, tmp_path: Path) -> None:
+    """Bars, curves and their scales are there with JavaScript off, each bar inside its row and each label in its bar."""
+    context = browser.new_context(offline=True, java_script_enabled=False, viewport={"width": 1360, "height": 850})
+    page = context.new_page()
+    page.goto(render(eventful(tmp_path)).as_uri())
+    lanes = page.locator("svg.lane")
+    assert lanes.count() == 3
+    for lane in lanes.all():
+        around = lane.bounding_box()
+        assert around is not None
+        for bar in lane.locator(".edge").all():
+            box = bar.bounding_box()
+            assert box is not None
+            assert box["width"] > 2
+            assert around["x"] - 2 <= box["x"]
+            assert box["x"] + box["width"] <= around["x"] + around["width"] + 2
+        for label in lane.locator("svg").all():
+            box, text = label.bounding_box(), label.locator("text").bounding_box()
+            assert box is not None
+            assert text is not None
+            assert text["width"] < lane.bounding_box()["width"]  # type: ignore[index]
+    curves = [curve.bounding_box() for curve in page.locator("polyline").all()]
+    assert len(curves) == 8
+    assert all(curve and curve["width"] > 50 for curve in curves)
+    assert page.locator("svg.plot-lines text.tick").count() == 8
+
+
+def test_evidence_opens_without_scripts(browser: Browser, render: Render, tmp_path: Path) -> None:
+    """What made a chart's figures unfolds, and a reference leads to its task."""
+    context = browser.new_context(offline=True, java_script_enabled=False, viewport={"width": 1360, "height": 850})
+    page = context.new_page()
+    page.goto(render(eventful(tmp_path)).as_uri())
+    page.locator("details.made summary").first.click()
+    assert page.locator("details.made li").first.is_visible()
+    page.locator(".results a.ref").first.click()
+    assert page.url.endswith("#made-2")
+    assert page.locator("#made-2").is_visible()
+
+
+def test_timeline_follows_the_scheme_and_narrow_screens(browser: Browser, render: Render, tmp_path: Path) -> None:
+    """In the dark its words are light; on a phone the timeline scrolls, and the page does not."""
+    found = visit(browser, render(eventful(tmp_path)), scheme="dark", width=400)
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert found.page.evaluate("getComputedStyle(document.querySelector('.lane text')).fill") == "rgb(231, 234, 238)"
+    assert found.complaints == []
+    assert found.requests == []

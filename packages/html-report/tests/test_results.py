@@ -93,7 +93,7 @@ def test_best_figures_are_marked() -> None:
             evaluation("b", {"cer": 0.3, "anls": 0.9, "wer": 0.5}),
         ],
     )
-    rows = result_rows(read_results(document), read_metrics(document))
+    rows = result_rows(read_results(document), read_metrics(document), {})
     assert [[cell.best for cell in row.metrics] for row in rows] == [[True, False, False], [False, True, False]]
     assert [row.speed.best for row in rows] == [False, True]
 
@@ -105,7 +105,7 @@ def test_unfinished_task_is_not_the_fastest() -> None:
     decision = decide(read_results(document))[0]
     assert decision.speed is not None
     assert [leader.model for leader in decision.speed.leaders] == ["slow"]
-    assert [row.median.text for row in result_rows(read_results(document), [])] == ["–", "2.00 s"]
+    assert [row.median.text for row in result_rows(read_results(document), [], {})] == ["–", "2.00 s"]
 
 
 def test_verdict_names_leaders_and_the_next() -> None:
@@ -144,7 +144,7 @@ def test_classes_of_each_data_set_are_compared_apart() -> None:
             evaluation("c", {"cer": 0.9}, by_class={"x": {"cer": 0.9}}, data="pages"),
         ],
     )
-    rows = class_rows(read_results(document), read_metrics(document))
+    rows = class_rows(read_results(document), read_metrics(document), {})
     assert [(row.data, row.model, row.metrics[0].best) for row in rows] == [
         ("lines", "a", True),
         ("lines", "b", False),

@@ -128,6 +128,11 @@ def latency_chart(results: Sequence[Result]) -> Chart | None:
     return _chart(("latency", "Latency distribution", note), told, traces, layout)
 
 
+def model_colours(results: Sequence[Result]) -> dict[str, str]:
+    """Give each model its colour, by its name."""
+    return {model: _pick(COLOURS, slot) for model, slot in _slots(results).items()}
+
+
 def leading(results: Sequence[Result]) -> list[Result]:
     """Keep the models that charts have room for: those that come first in the results."""
     models = set(list(_slots(results))[:MODELS])

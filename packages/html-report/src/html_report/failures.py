@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vlm_core import ReportDocument, TaskDocument
 
+from html_report.facts import Facts, read_facts
 from html_report.results import Result
 
 LONGEST = 4000
@@ -18,10 +19,19 @@ NAMED = 6
 
 @dataclass(frozen=True)
 class FailedTask:
-    """A task that did not end well."""
+    """A task that did not end well, with what is left to look at."""
 
     task: TaskDocument
     error: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A task that ended well, but not at the first attempt, or with less than was asked for."""
+
+    task: TaskDocument
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,22 @@ class FailedItems:
 def failed_tasks(report: ReportDocument) -> list[FailedTask]:
     """List the tasks of every stage that are not ok."""
     return [
-        FailedTask(task, _shorten(task["error"] or "no message")) for task in report["tasks"] if task["status"] != "ok"
+        FailedTask(task, _shorten(task["error"] or "no message"), read_facts(task))
+        for task in report["tasks"]
+        if task["status"] != "ok"
     ]
+
+
+def troubles(report: ReportDocument) -> list[Trouble]:
+    """List the tasks that ended well after something had gone wrong."""
+    found = (Trouble(task, read_facts(task)) for task in report["tasks"] if task["status"] == "ok")
+    return [each for each in found if each.facts.degraded or len(each.facts.attempts) > 1]
 
 
 def failed_items(results: Sequence[Result]) -> list[FailedItems]:
     """List items without an answer, those with the same error together, the most frequent first."""
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for result in results:
+    for result in (run for each in results for run in each.runs or (each,)):
         for record in result.records:
             if record["error"] is not None or record["answer"] is None:
                 error = _shorten(record["error"] or "no answer and no error")

@@ -27,24 +27,31 @@ def name_variants(tasks: Sequence[TaskDocument]) -> dict[str, str]:
     return names
 
 
-def name_models(tasks: Sequence[TaskDocument]) -> dict[str, str]:
+def name_models(tasks: Sequence[TaskDocument], repeated: Mapping[str, tuple[str, int]] | None = None) -> dict[str, str]:
     """Name inference tasks so that no two on one data set are called the same.
 
     Args:
         tasks: inference tasks.
+        repeated: of each repetition, the task that comes first of its repetitions, and which number it is.
 
     Returns:
         Task id to name. The same model on two data sets has one name; repeated on one data set, it is numbered.
     """
+    repeated = repeated or {}
     names = name_variants(tasks)
-    copies = Counter((names[task["id"]], task["data"]) for task in tasks)
+    firsts = [task for task in tasks if repeated.get(task["id"], ("", 1))[1] == 1]
+    copies = Counter((names[task["id"]], task["data"]) for task in firsts)
     seen: Counter[tuple[str, str | None]] = Counter()
-    for task in tasks:
+    for task in firsts:
         key = (names[task["id"]], task["data"])
         if copies[key] > 1:
             seen[key] += 1
             names[task["id"]] = f"{key[0]} #{seen[key]}"
-    return names
+    called = dict(names)
+    for task_id, (first, number) in repeated.items():
+        if task_id in names and first in names:
+            called[task_id] = f"{names[first]} #{number}"
+    return called
 
 
 def name_device(task: TaskDocument) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm_core import EvaluationDocument, RecordDocument, ReportDocument, TaskDocument
 
 from html_report.names import name_device, name_models, name_variants
+from html_report.provenance import repeated
 from html_report.text import metric_name
 
 
@@ -50,6 +52,9 @@ class Result:
         by_item: item to figures.
         records: the items as this model answered them.
         latencies: seconds of each answer, ascending.
+        made_by: the tasks that made the figures: the inference tasks first, then those that judged.
+        runs: where the model was run several times on the data set, each of these; then the figures are their means,
+            the records those of the first, the latencies those of all.
     """
 
     task: TaskDocument
@@ -61,6 +66,8 @@ class Result:
     by_item: Mapping[str, Figures]
     records: Sequence[RecordDocument]
     latencies: Sequence[float]
+    made_by: tuple[str, ...] = ()
+    runs: tuple[Result, ...] = ()
 
     def latency(self, share: float) -> float | None:
         """Give the seconds in which a share (0 to 1) of the items was answered; None where nothing was timed."""
@@ -103,10 +110,10 @@ def read_results(report: ReportDocument) -> list[Result]:
         report: the document that a report plugin gets.
 
     Returns:
-        A result for each inference task, by data set, the best by the first metric first, those without figures last.
+        A result for each inference task, repetitions as one, by data set, the best by the first metric first, those without figures last.
     """
     tasks = [task for task in report["tasks"] if task["stage"] == "inference"]
-    names = name_models(tasks)
+    names = name_models(tasks, repeated(report))
     metrics = read_metrics(report)
     records: dict[str, list[RecordDocument]] = {task["id"]: [] for task in tasks}
     for record in report["records"]:
@@ -127,10 +134,57 @@ def read_results(report: ReportDocument) -> list[Result]:
                 by_item=columns.by_item(),
                 records=own,
                 latencies=_latencies(own),
+                made_by=(task["id"], *(found["eval"] for found in evaluations)),
             )
         )
+    results = _joined(results, repeated(report))
     order = list(dict.fromkeys(result.data for result in results))
     return sorted(results, key=lambda result: (order.index(result.data), *_rank(result)))
+
+
+def _joined(results: Sequence[Result], groups: Mapping[str, tuple[str, int]]) -> list[Result]:
+    """Make one result of the repetitions of a task."""
+    together: dict[str, list[Result]] = {}
+    for result in results:
+        first, _ = groups.get(result.task["id"], (result.task["id"], 1))
+        together.setdefault(first, []).append(result)
+    return [runs[0] if len(runs) == 1 else _mean(runs) for runs in together.values()]
+
+
+def _mean(runs: Sequence[Result]) -> Result:
+    first = runs[0]
+    worst = next((run.task for run in runs if run.task["status"] != "ok"), first.task)
+    ended = [run.task for run in runs if run.task["status"] == "ok"]
+    task: TaskDocument = {
+        **worst,
+        "id": first.task["id"],
+        "failed_items": sum(run.task["failed_items"] for run in runs),
+        "items_per_s": _average([each["items_per_s"] for each in ended]),
+        "load_s": _average([each["load_s"] or None for each in ended]),  # Warm workers had nothing to load.
+        "wall_s": _average([each["wall_s"] for each in ended]),
+        "peak_ram_bytes": max((run.task["peak_ram_bytes"] or 0 for run in runs), default=0) or None,
+    }
+    classes = dict.fromkeys(name for run in runs for name in run.by_class)
+    return replace(
+        first,
+        task=task,
+        model=first.model.removesuffix(" #1"),
+        overall=_averages([run.overall for run in runs]),
+        by_class={name: _averages([run.by_class.get(name, {}) for run in runs]) for name in classes},
+        latencies=sorted(latency for run in runs for latency in run.latencies),
+        made_by=tuple(task for run in runs for task in run.made_by),
+        runs=tuple(runs),
+    )
+
+
+def _averages(figures: Sequence[Figures]) -> Figures:
+    names = dict.fromkeys(metric for each in figures for metric in each)
+    return {metric: statistics.fmean(each[metric] for each in figures if metric in each) for metric in names}
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 @dataclass(frozen=True)

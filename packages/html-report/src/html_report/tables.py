@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from vlm_core import ReportDocument, TaskDocument
 
+from html_report.facts import Badge, read_facts
 from html_report.names import name_device
+from html_report.provenance import Origins, explain
 from html_report.results import Metric, Result
-from html_report.text import figure, rate, seconds
+from html_report.text import figure, rate, seconds, size
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,37 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one data set in the main table."""
+    """One model on one data set in the main table.
+
+    Attributes:
+        result: the figures.
+        metrics, median, p95, speed: as they are written.
+        badges: what to keep in mind of them.
+        peak_ram, peak_gpu: as text.
+        origin: what made them, a line for each task.
+    """
 
     result: Result
     metrics: tuple[Cell, ...]
     median: Cell
     p95: Cell
     speed: Cell
+    badges: tuple[Badge, ...]
+    peak_ram: str
+    peak_gpu: str
+    origin: str
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One model's figures in one class."""
+    """One model's figures in one class, and what made them."""
 
     data: str
     name: str
     items: int
     model: str
     metrics: tuple[Cell, ...]
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Environment:
     versions: tuple[tuple[str, str], ...]
 
 
-def result_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[Row]:
+def result_rows(results: Sequence[Result], metrics: Sequence[Metric], origins: Origins) -> list[Row]:
     """Make the main table's rows; the best is found among the models on one data set."""
     rows = []
     for data in dict.fromkeys(result.data for result in results):
@@ -74,13 +89,32 @@ def result_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[Ro
         tails = _cells([_ended(rival, rival.latency(0.95)) for rival in rivals], seconds, lower=True)
         speeds = _cells([_ended(rival, rival.task["items_per_s"]) for rival in rivals], rate, lower=False)
         rows += [
-            Row(rival, tuple(column[place] for column in columns), medians[place], tails[place], speeds[place])
+            Row(
+                rival,
+                tuple(column[place] for column in columns),
+                medians[place],
+                tails[place],
+                speeds[place],
+                *_circumstances(rival),
+                explain(origins, rival.made_by),
+            )
             for place, rival in enumerate(rivals)
         ]
     return rows
 
 
-def class_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[ClassRow]:
+def _circumstances(result: Result) -> tuple[tuple[Badge, ...], str, str]:
+    """Say what to keep in mind of a result's figures, and how much memory they took."""
+    told = [read_facts(run.task) for run in result.runs or (result,)]
+    badges = {badge.word: badge for facts in told for badge in facts.badges}
+    if result.runs:
+        badges = {"repeated": Badge(f"{len(result.runs)}×", "Means of repetitions; their spread is below."), **badges}
+    ram = [facts.peak_ram for facts in told if facts.peak_ram is not None]
+    gpu = [facts.peak_gpu for facts in told if facts.peak_gpu is not None]
+    return tuple(badges.values()), size(max(ram, default=None)), size(max(gpu, default=None))
+
+
+def class_rows(results: Sequence[Result], metrics: Sequence[Metric], origins: Origins) -> list[ClassRow]:
     """Make a row for each class and model; the best is found among the models of one class."""
     rows = []
     for data in dict.fromkeys(result.data for result in results):
@@ -91,7 +125,14 @@ def class_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[Cla
                 _metric_cells([member.by_class[name].get(metric) for member in members], metric) for metric in metrics
             ]
             rows += [
-                ClassRow(data, name, _count(member, name), member.model, tuple(column[place] for column in columns))
+                ClassRow(
+                    data,
+                    name,
+                    _count(member, name),
+                    member.model,
+                    tuple(column[place] for column in columns),
+                    explain(origins, member.made_by),
+                )
                 for place, member in enumerate(members)
             ]
     return rows

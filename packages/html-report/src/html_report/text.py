@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 NOTHING = "–"
@@ -23,6 +24,13 @@ def figure(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"  # noqa: PLR2004 - three decimals stop mattering
+
+
+def spread(values: Sequence[float], value: float) -> str:
+    """Write a figure of several with so many decimals, 3 to 6, that what they lie apart shows in two digits."""
+    apart = max(values) - min(values)
+    decimals = min(6, max(3, 1 - math.floor(math.log10(apart)))) if apart > 0 else 3
+    return f"{value:.{decimals}f}" if max(map(abs, values)) < 100 else f"{value:.6g}"  # noqa: PLR2004 - as in `figure`
 
 
 def seconds(value: float | None) -> str:
