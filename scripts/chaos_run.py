@@ -182,8 +182,9 @@ class Campaign:
 
     def _undisturbed(self) -> dict[str, object]:
         process = self._start("undisturbed", {}, kind="run")
-        if process.wait(600) != 0:
-            raise RuntimeError(process.stderr.read() if process.stderr else "the undisturbed run failed")
+        _, stderr = process.communicate(timeout=600)
+        if process.returncode != 0:
+            raise RuntimeError(f"the undisturbed run failed: {stderr}")
         return self._figures_of("undisturbed")
 
     def _prepare(self, name: str, plans: dict[int, dict[str, str]]) -> None:
