@@ -489,40 +489,40 @@ class Sample:
 
 
 class Reporter(Protocol):
-    """Whoever watches a run. Called from several threads."""
+    """Whoever watches a run; tasks are told by their ids. Called from several threads."""
 
-    def started(self, task: Task, items: int, device: str) -> None:
+    def started(self, task: str, items: int, device: str) -> None:
         """A task begins with that many items on that device."""
 
-    def progressed(self, task: Task, done: int, failed: int) -> None:
+    def progressed(self, task: str, done: int, failed: int) -> None:
         """So many items of a task are through, `failed` of them without an answer."""
 
     def finished(self, result: TaskResult) -> None:
         """A task has ended."""
 
-    def noted(self, task: Task, text: str) -> None:
+    def noted(self, task: str, text: str) -> None:
         """Something worth a line happened."""
 
-    def measured(self, task: Task, sample: Sample) -> None:
+    def measured(self, task: str, sample: Sample) -> None:
         """What a task's processes use now, about once a second."""
 
 
 class Silence:
     """The reporter that says nothing."""
 
-    def started(self, task: Task, items: int, device: str) -> None:
+    def started(self, task: str, items: int, device: str) -> None:
         """Say nothing."""
 
-    def progressed(self, task: Task, done: int, failed: int) -> None:
+    def progressed(self, task: str, done: int, failed: int) -> None:
         """Say nothing."""
 
     def finished(self, result: TaskResult) -> None:
         """Say nothing."""
 
-    def noted(self, task: Task, text: str) -> None:
+    def noted(self, task: str, text: str) -> None:
         """Say nothing."""
 
-    def measured(self, task: Task, sample: Sample) -> None:
+    def measured(self, task: str, sample: Sample) -> None:
         """Say nothing."""
 
 

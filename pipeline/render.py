@@ -18,7 +18,6 @@ from pipeline.models import (
     Sample,
     Silence,
     Table,
-    Task,
     TaskResult,
 )
 
@@ -79,27 +78,27 @@ class LineDisplay:
     def __exit__(self, *_: object) -> None:
         self._stream.flush()
 
-    def started(self, task: Task, items: int, device: str) -> None:
+    def started(self, task: str, items: int, device: str) -> None:
         """Tell a task's beginning."""
-        self._totals[task.id] = items
-        self._told[task.id] = time.monotonic()
-        self._say(f"{task.id}: starts on {device}" + (f", {items} items" if items else ""))
+        self._totals[task] = items
+        self._told[task] = time.monotonic()
+        self._say(f"{task}: starts on {device}" + (f", {items} items" if items else ""))
 
-    def progressed(self, task: Task, done: int, failed: int) -> None:
+    def progressed(self, task: str, done: int, failed: int) -> None:
         """Tell how far a task is, but not too often."""
-        if time.monotonic() - self._told.get(task.id, 0.0) >= _LINE_EVERY_S:
-            self._told[task.id] = time.monotonic()
-            self._say(f"{task.id}: {done}/{self._totals.get(task.id, 0)}" + (f", {failed} failed" if failed else ""))
+        if time.monotonic() - self._told.get(task, 0.0) >= _LINE_EVERY_S:
+            self._told[task] = time.monotonic()
+            self._say(f"{task}: {done}/{self._totals.get(task, 0)}" + (f", {failed} failed" if failed else ""))
 
     def finished(self, result: TaskResult) -> None:
         """Tell a task's end."""
         self._say(f"{result.id}: {ending(result)}")
 
-    def noted(self, task: Task, text: str) -> None:
+    def noted(self, task: str, text: str) -> None:
         """Tell what happened."""
-        self._say(f"{task.id}: {text}")
+        self._say(f"{task}: {text}")
 
-    def measured(self, task: Task, sample: Sample) -> None:
+    def measured(self, task: str, sample: Sample) -> None:
         """Say nothing: lines that remain are for what happened."""
 
     def _say(self, text: str) -> None:
@@ -136,19 +135,19 @@ class LiveDisplay:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def started(self, task: Task, items: int, device: str) -> None:
+    def started(self, task: str, items: int, device: str) -> None:
         """Show a bar."""
-        self._begun[task.id] = time.monotonic()
-        self._bars[task.id] = self._progress.add_task(
-            f"{device}: {task.id}", total=items or None, failed="", speed="", memory=""
+        self._begun[task] = time.monotonic()
+        self._bars[task] = self._progress.add_task(
+            f"{device}: {task}", total=items or None, failed="", speed="", memory=""
         )
 
-    def progressed(self, task: Task, done: int, failed: int) -> None:
+    def progressed(self, task: str, done: int, failed: int) -> None:
         """Move it."""
         text = f"{failed} failed" if failed else ""
-        taken_s = time.monotonic() - self._begun[task.id]
+        taken_s = time.monotonic() - self._begun[task]
         speed = f"{rounded(done / taken_s)}/s" if taken_s else ""
-        self._progress.update(self._bars[task.id], completed=done, failed=text, speed=speed)
+        self._progress.update(self._bars[task], completed=done, failed=text, speed=speed)
 
     def finished(self, result: TaskResult) -> None:
         """Turn it into a line."""
@@ -157,15 +156,15 @@ class LiveDisplay:
             self._progress.remove_task(bar)
         self._print(f"{result.id}: {ending(result)}", "green" if result.ok else "yellow" if _mild(result) else "red")
 
-    def noted(self, task: Task, text: str) -> None:
+    def noted(self, task: str, text: str) -> None:
         """Print it above the bars."""
-        self._print(f"{task.id}: {text}", "yellow")
+        self._print(f"{task}: {text}", "yellow")
 
-    def measured(self, task: Task, sample: Sample) -> None:
+    def measured(self, task: str, sample: Sample) -> None:
         """Show what its processes use."""
         words = [f"{sample.ram_bytes / 2**30:.1f} GiB"]
         words += [f"{sample.gpu_bytes / 2**30:.1f} GiB on the GPU"] if sample.gpu_bytes is not None else []
-        self._progress.update(self._bars[task.id], memory=", ".join(words))
+        self._progress.update(self._bars[task], memory=", ".join(words))
 
     def _print(self, text: str, style: str) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False)

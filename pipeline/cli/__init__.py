@@ -2,6 +2,7 @@
 
 from pipeline.cli.comparing import diff_runs
 from pipeline.cli.export import Export, export_csv
+from pipeline.cli.following import follow_run
 from pipeline.cli.history import list_runs, live_environments, load_outcome, show_run
 from pipeline.cli.resuming import Resumable, find_resumable, resume_run
 from pipeline.cli.running import RunRequest, execute_run, plan_run, plugins_of, weights_memo
@@ -18,6 +19,7 @@ __all__ = [
     "explain_run",
     "export_csv",
     "find_resumable",
+    "follow_run",
     "list_runs",
     "live_environments",
     "load_outcome",

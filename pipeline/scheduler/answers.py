@@ -27,7 +27,7 @@ class Answers:
         self._failures = len(self.failed)
         self._journal = Journal(setting.layout.answers(task.id))
         if self.lines:
-            setting.reporter.progressed(task, len(self.lines), self._failures)
+            setting.reporter.progressed(task.id, len(self.lines), self._failures)
 
     @property
     def failed(self) -> list[AnswerLine]:
@@ -42,7 +42,7 @@ class Answers:
         self._journal.append(line.to_json())
         self.lines[line.item] = line
         self._failures += line.answer is None
-        self._setting.reporter.progressed(self._task, len(self.lines), self._failures)
+        self._setting.reporter.progressed(self._task.id, len(self.lines), self._failures)
 
     def hear(self, message: Message, attempt: str) -> None:
         """Keep an answer that was asked for."""

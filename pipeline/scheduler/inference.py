@@ -23,7 +23,7 @@ _KINDS: tuple[tuple[str, Status], ...] = (("oom-gpu", "oom-gpu"), ("oom-host", "
 def do_inference(setting: Setting, task: Task, slot: Slot) -> Finished:
     """Have every item of the task's data set answered."""
     items = data_of(setting.plan, task).items
-    setting.reporter.started(task, len(items), slot.name or slot.device)
+    setting.reporter.started(task.id, len(items), slot.name or slot.device)
     answers = Answers(setting, task, items)
     tries = Tries(setting, task, slot)
     try:

@@ -117,7 +117,7 @@ class Scheduler:
         """Say once that a task waits for what is not the run's own."""
         if self._placement.refusal.may_pass and task.id not in self._told:
             self._told.add(task.id)
-            self._setting.reporter.noted(task, f"waits: {self._placement.refusal.text}")
+            self._setting.reporter.noted(task.id, f"waits: {self._placement.refusal.text}")
 
     def _begin(self, work: _Work, task: Task, slot: Slot) -> None:
         self._record.begin(task, slot)
@@ -180,7 +180,7 @@ class Scheduler:
         known = None if self._refusal(task) else self._setting.past.settled(task)
         if known is not None and known[0].reused is None:
             self._record.add(*known)
-            self._setting.reporter.noted(task, "ended before the run was resumed; stays as it is")
+            self._setting.reporter.noted(task.id, "ended before the run was resumed; stays as it is")
         elif known is not None:
             self._end(*known)
         return known is not None

@@ -183,7 +183,7 @@ class Tries:
             self._spent_s = self._spent_s + last.wall_s if step == "on" else 0.0
             again = again + 1 if step == "again" else 0
             if again:
-                setting.reporter.noted(self.task, f"{last.error}; tries again")
+                setting.reporter.noted(self.task.id, f"{last.error}; tries again")
                 if setting.interrupted.wait(_pause_s(setting.backoff_s, again)):
                     break
 
@@ -224,7 +224,7 @@ class Tries:
         self._peak_ram = max(self._peak_ram or 0, sample.ram_bytes)
         if sample.gpu_bytes is not None:
             self._peak_gpu = max(self._peak_gpu or 0, sample.gpu_bytes)
-        self._setting.reporter.measured(self.task, sample)
+        self._setting.reporter.measured(self.task.id, sample)
         # Every second of a night would be more than anybody plots: the longer it takes, the fewer are kept.
         if self._samples < _DENSE_SAMPLES or self._samples % _SPARSE_EVERY == 0:
             event = {"event": "sample", "task": self.task.id, "attempt": attempt, "slot": self._slot.label}
@@ -272,13 +272,13 @@ class Tries:
     def note(self, text: str) -> None:
         """Keep a remark, and pass it on to whoever watches."""
         self.notes.append(text)
-        self._setting.reporter.noted(self.task, text)
+        self._setting.reporter.noted(self.task.id, text)
 
     def degrade(self, text: str) -> None:
         """Keep what was done less well than asked for, and pass it on to whoever watches."""
         self._degraded.append(text)
         self._setting.events.append({"event": "degraded", "task": self.task.id, "text": text})
-        self._setting.reporter.noted(self.task, text)
+        self._setting.reporter.noted(self.task.id, text)
 
     def result(self) -> TaskResult:
         """What came of it, but for the items; what was tried before the run was resumed is part of it."""

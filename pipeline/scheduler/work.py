@@ -22,7 +22,7 @@ def do_eval(setting: Setting, task: Task, slot: Slot) -> Finished:
     """Have an inference task's answers judged."""
     items = data_of(setting.plan, task).items
     answers = read_answers(setting.layout.answers(task.inference or ""))
-    setting.reporter.started(task, len(items), slot.name or slot.device)
+    setting.reporter.started(task.id, len(items), slot.name or slot.device)
     tries = Tries(setting, task, slot)
     tries.parts["answers"] = answers_digest(items, answers)
     tries.run(lambda: {"records": record_documents(items, answers)}, lambda _message, _attempt: None)
@@ -70,7 +70,7 @@ def do_report(setting: Setting, task: Task, slot: Slot, document: Mapping[str, o
     """Have a report written."""
     reports = setting.plan.stage("report")
     output = setting.layout.report(task.id, only=task.id == reports[0].id)
-    setting.reporter.started(task, 0, slot.name or slot.device)
+    setting.reporter.started(task.id, 0, slot.name or slot.device)
     tries = Tries(setting, task, slot)
     tries.run(lambda: {"report": document, "output": str(output)}, lambda _message, _attempt: None)
     return tries.finished(tries.result())

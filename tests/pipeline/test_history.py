@@ -5,21 +5,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from pipeline_bench import ECHO, child_environment, wait_for
 
-from pipeline.cli import execute_run, export_csv, list_runs, show_run
+from pipeline.cli import execute_run, export_csv, follow_run, list_runs, show_run
 from pipeline.errors import RecordError, UnknownRunError
 from pipeline.layout import write_environments
+from pipeline.models import Silence
 from pipeline.render import runs_table
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
 
-    from pipeline.models import RunOutcome
+    from pipeline.models import RunOutcome, TaskResult
 
 USUAL = """
 inference: [{plugin: echo, batch: 2}]
@@ -113,6 +115,50 @@ def test_torn_line_of_a_killed_run_is_told(bench: Bench) -> None:
     export = export_csv(bench.state)
     assert export.paths[0].read_text() == "id;model_answer\n1;one\n"
     assert [problem.code for problem in export.problems] == ["answers-damaged", "items-left-out"]
+
+
+class Watcher(Silence):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def started(self, task: str, items: int, device: str) -> None:
+        self.told.append(("started", task, items, device))
+
+    def progressed(self, task: str, done: int, failed: int) -> None:
+        self.told.append(("progressed", task, done, failed))
+
+    def finished(self, result: TaskResult) -> None:
+        self.told.append(("finished", result.id, result.status))
+
+
+def test_run_can_be_watched_from_elsewhere(bench: Bench) -> None:
+    """Who follows a run that goes on is told of its tasks, their progress and their end, and then of the whole."""
+    source = ECHO.replace(
+        "return [",
+        "import time\n        from pathlib import Path\n"
+        "        while batch[0].id == '2' and not Path('../go').exists(): time.sleep(0.01)\n        return [",
+    )
+    bench.plugin("echo", source)
+    request = bench.request("inference: [{plugin: echo}]")
+    runner = threading.Thread(target=execute_run, args=(request,))
+    runner.start()
+    wait_for((bench.state / "runs" / "latest" / "attempts").is_dir, "the run")
+    watcher = Watcher()
+
+    def go_on_when_seen() -> None:
+        wait_for(lambda: ("progressed", "echo@lines", 1, 0) in watcher.told, "the first item to be told")
+        (bench.state / "runs" / "latest" / "attempts" / "go").touch()
+
+    going_on = threading.Thread(target=go_on_when_seen)
+    going_on.start()
+    outcome = follow_run(bench.state, None, watcher)
+    going_on.join()
+    runner.join()
+    assert outcome.ok
+    assert watcher.told[0] == ("started", "echo@lines", 3, "cpu")
+    assert watcher.told[-1] == ("finished", "echo@lines", "ok")
 
 
 def test_runs_can_be_listed_shown_and_exported(bench: Bench) -> None:

@@ -77,9 +77,9 @@ def test_progress_without_a_terminal_is_plain_lines() -> None:
     """A task's beginning, remarks and end are a line each."""
     stream = io.StringIO()
     with make_display(stream) as display:
-        display.started(_task(), 4, "cpu")
-        display.progressed(_task(), 1, 0)
-        display.noted(_task(), "tries again")
+        display.started("ocr@lines", 4, "cpu")
+        display.progressed("ocr@lines", 1, 0)
+        display.noted("ocr@lines", "tries again")
         display.finished(RESULTS[0])
     assert stream.getvalue().splitlines() == [
         "ocr@lines: starts on cpu, 4 items",
@@ -92,9 +92,9 @@ def test_progress_on_a_terminal_leaves_lines() -> None:
     """Bars go, the lines of what ended stay, and text that looks like markup is text."""
     stream = Terminal()
     with make_display(stream) as display:
-        display.started(_task("ocr[beam=1]@lines"), 4, "cpu")
-        display.progressed(_task("ocr[beam=1]@lines"), 2, 1)
-        display.noted(_task(), "[bold]odd")
+        display.started("ocr[beam=1]@lines", 4, "cpu")
+        display.progressed("ocr[beam=1]@lines", 2, 1)
+        display.noted("ocr@lines", "[bold]odd")
         display.finished(TaskResult("ocr[beam=1]@lines", "inference", "ocr", "ok", items=4))
         display.finished(RESULTS[3])
     assert "[bold]odd" in stream.getvalue()
@@ -105,7 +105,7 @@ def test_quiet_display_says_nothing() -> None:
     """Quiet is quiet."""
     stream = io.StringIO()
     with make_display(stream, quiet=True) as display:
-        display.started(_task(), 1, "cpu")
+        display.started("ocr@lines", 1, "cpu")
         display.finished(RESULTS[1])
     assert not stream.getvalue()
 
