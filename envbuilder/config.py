@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from envbuilder import accelerators
-from envbuilder.documents import Document, Located, read_toml, read_yaml, subtree, validate
+from envbuilder.documents import Document, Located, read_toml, read_yaml, slashed, subtree, validate
 from envbuilder.errors import ConfigError, Problem, UsageError, redacted
 from envbuilder.models import Profile, Workspace
 from envbuilder.places import candidates, state_folders
@@ -129,10 +129,13 @@ def _folder_of_indexes(text: str) -> str:
     return address(text).rstrip("/")
 
 
+Slashed = Annotated[str, AfterValidator(slashed)]
+
+
 class CoreFolder(Document):
     """Where to read a core package's version: the folder that holds its ``pyproject.toml``."""
 
-    path: str
+    path: Slashed
 
 
 def _core_form(value: object) -> str:
@@ -149,14 +152,14 @@ Core = Annotated[
 class SettingsDocument(Document):
     """``[tool.envbuilder]`` in the workspace's ``pyproject.toml``."""
 
-    default_run: str | None = None
+    default_run: Slashed | None = None
     core: dict[str, Core] = Field(default_factory=dict)
-    git_mirrors: dict[Address, Address] = Field(default_factory=dict)
+    git_mirrors: dict[Address, Annotated[Address, AfterValidator(slashed)]] = Field(default_factory=dict)
     index_mirrors: dict[IndexAddress, IndexAddress] = Field(default_factory=dict)
-    allowed_signers: str | None = Field(
+    allowed_signers: Slashed | None = Field(
         default=None, description="ssh's allowed signers (ssh-keygen(1)) whose signatures of tags count"
     )
-    allowed_keys: str | None = Field(
+    allowed_keys: Slashed | None = Field(
         default=None, description="a file of GPG keys, or a folder of such, whose signatures of tags count"
     )
 

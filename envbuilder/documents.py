@@ -33,6 +33,8 @@ _MOST_NODES = 100_000
 _DEEPEST = 64
 _TOO_MUCH = "too large or too deeply nested for a file of this kind"
 
+_SLASHES = "in double quotes a backslash begins an escape; write paths with /"
+
 # What the schema library calls things, in the words of who wrote the file.
 _EXPECTED = {
     "tuple_type": "expected a list",
@@ -94,6 +96,21 @@ class Document(BaseModel):
 
 D = TypeVar("D", bound=Document)
 
+_DRIVE = re.compile(r"[A-Za-z]:(?![^\\/]*//)")
+
+
+def slashed(text: str) -> str:
+    """A path, or an address, that reads the same on every machine.
+
+    Raises:
+        ValueError: it is one of Windows: with a drive, or with backslashes.
+    """
+    if "\\" in text or _DRIVE.match(text):
+        raise ValueError(
+            "expected a path with forward slashes and no drive, such as data/lines.csv, not one of Windows"
+        )
+    return text
+
 
 def read_yaml(path: Path, shown: str) -> Located:
     """Read a YAML file; `shown` is how messages name it.
@@ -120,7 +137,9 @@ def parse_yaml(text: str, shown: str) -> Located:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(shown, mark.line + 1, mark.column + 1) if mark else Place(shown)
-        raise ConfigError([_problem(place, f"not valid YAML: {error.problem or error.context or error}")]) from error
+        remark = _SLASHES if "escape" in str(error.problem) else None
+        message = f"not valid YAML: {error.problem or error.context or error}"
+        raise ConfigError([_problem(place, message, remark=remark)]) from error
     except yaml.reader.ReaderError as error:
         place = Place(shown, text[: error.position].count("\n") + 1)
         raise ConfigError([_problem(place, f"not valid YAML: character {error.character!r} is not allowed")]) from error
@@ -213,7 +232,8 @@ def parse_toml(text: str, shown: str) -> Located:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+), column (\d+)", str(error))
         place = Place(shown, int(found[1]), int(found[2])) if found else Place(shown)
-        raise ConfigError([_problem(place, f"not valid TOML: {error}")]) from error
+        remark = _SLASHES if "\\" in str(error) else None
+        raise ConfigError([_problem(place, f"not valid TOML: {error}", remark=remark)]) from error
     except (ValueError, RecursionError) as error:  # A number of 5,000 digits, or brackets without end.
         raise ConfigError([_problem(Place(shown), f"not valid TOML: {error}")]) from error
     return Located(value, shown, dict(_toml_places(text, shown)))

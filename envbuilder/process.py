@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +51,10 @@ _LEAKS = (
 
 _GRACE_S = 5.0
 
+# Who is told of the programs that are started, and whether of their ends too.
+_witness: tuple[Callable[[str], None], bool] | None = None
+_numbers = itertools.count(1)
+_MOST_WORD_CHARS = 200
 _live: set[subprocess.Popen[str]] = set()
 # The handler of a signal may run in a thread that holds it already.
 _live_guard = threading.RLock()
@@ -81,6 +88,39 @@ def clean_environment(
     return environment
 
 
+@contextlib.contextmanager
+def witnessed(tell: Callable[[str], None], *, ends: bool = False) -> Iterator[None]:
+    """Have a line told of each program that is started, such as a shell would take, from whatever thread.
+
+    Args:
+        tell: gets the line; addresses in it hold no passwords.
+        ends: whether a second line tells how it ended, and after how many seconds.
+    """
+    global _witness  # noqa: PLW0603 - one command line, one who watches
+    _witness = (tell, ends)
+    try:
+        yield
+    finally:
+        _witness = None
+
+
+def _tell(words: Sequence[str], cwd: Path | None = None) -> Callable[[str], None]:
+    """Tell of a program that starts; the outcome is for telling how it ends."""
+    if _witness is None:
+        return lambda _: None
+    tell, ends = _witness
+    number = f"[{next(_numbers)}] " if ends else ""
+    place = f"cd {shlex.quote(str(cwd))} && " if cwd is not None else ""
+    tell(redacted(f"{number}{place}{shlex.join(map(_shortened, words))}"))
+    return (lambda ending: tell(f"{number}{ending}")) if ends else lambda _: None
+
+
+def _shortened(word: str) -> str:
+    # Code that is handed to an interpreter is no line to be read.
+    first = word.partition("\n")[0]
+    return word if word == first and len(word) <= _MOST_WORD_CHARS else f"{first[:_MOST_WORD_CHARS]}…"
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -109,6 +149,7 @@ def run(
     words = tuple(str(word) for word in argv)
     if _stopping.is_set():
         raise Interrupted
+    tell_end, begun = _tell(words, cwd), time.monotonic()
     ear = _Ear(hear) if hear is not None else None
     process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear, log)
     with _live_guard:
@@ -129,6 +170,7 @@ def run(
             _close(process)
     if _stopping.is_set():
         raise Interrupted
+    tell_end(f"exit {process.returncode}, {time.monotonic() - begun:.2f} s")
     return Completed(words, process.returncode, stdout or "", redacted(ear.text() if ear else stderr or ""))
 
 
@@ -227,6 +269,7 @@ def stop_all() -> None:
 def replace(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     """Become another program; does not return."""
     words = [str(word) for word in argv]
+    _tell(words)
     sys.stdout.flush()
     sys.stderr.flush()
     try:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from envbuilder import accelerators
 from envbuilder.config import PythonRequest, address, canonical_address, requirement
-from envbuilder.documents import Document, Located, merge, validate
+from envbuilder.documents import Document, Located, merge, slashed, validate
 from envbuilder.errors import ConfigError, Problem
 from envbuilder.models import Entry, GitSource, PathSource, PypiSource, Registry, Source
 
@@ -53,6 +53,7 @@ def _specifier(text: str) -> str:
 
 
 def _git_url(text: str) -> str:
+    slashed(text)
     if found := _SCP_LIKE.fullmatch(text):
         raise ValueError(f"expected a git address with its scheme, which uv needs: ssh://{found[1]}/{found[2]}")
     if not _GIT_URL.fullmatch(text):
@@ -73,14 +74,8 @@ def _commit(text: str) -> str:
 
 
 def _inside(text: str) -> str:
-    path = PurePosixPath(text)
-    if (
-        not path.parts
-        or text.startswith(("/", "~", "-"))
-        or ".." in path.parts
-        or "\\" in text
-        or _CONTROL.search(text)
-    ):
+    path = PurePosixPath(slashed(text))
+    if not path.parts or text.startswith(("/", "~", "-")) or ".." in path.parts or _CONTROL.search(text):
         raise ValueError("expected a relative path that stays inside")
     return str(path)
 

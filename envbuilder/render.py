@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.text import Text
     from typing_extensions import Self
 
     from envbuilder.models import PluginOutcome
@@ -34,6 +36,8 @@ _MARKS = {
 }
 
 
+# Less than this, and a column of words is cut to pieces.
+_NARROW = 14
 # How many downloads at once the live line names.
 _SHOWN = 4
 
@@ -99,7 +103,11 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
     if not quiet:
         for part in outcome.text:
             if isinstance(part, Table):
-                _console(stderr=False).print(_table(part))
+                console = _console(stderr=False)
+                if _fits(part, console.width):
+                    console.print(_table(part))
+                else:
+                    console.print(_records(part), end="", soft_wrap=True)
             else:
                 print(part)
     if outcome.problems:
@@ -129,8 +137,37 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
+    # Without colours no style at all is left: NO_COLOR (no-color.org) is asked for where escapes only disturb.
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     # Off a terminal a table must not be squeezed into 80 columns: logs and pipes have no width.
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, color_system=colours)
+
+
+def _fits(table: Table, width: int) -> bool:
+    """Whether a table can be read at a width: its columns may be narrow, but no words are cut to pieces."""
+    from rich.cells import cell_len
+
+    columns = zip(table.columns, *table.rows, strict=True)
+    widths = [
+        max(map(cell_len, column)) if column[0] in table.numeric else min(max(map(cell_len, column)), _NARROW)
+        for column in columns
+    ]
+    return sum(widths) + 3 * len(widths) - 1 <= width
+
+
+def _records(table: Table) -> Text:
+    """A table for narrow terminals: each row by itself, a line for each of its cells that holds something."""
+    from rich.text import Text
+
+    widest = max(map(len, table.columns))
+    shown = Text()
+    if table.title:
+        shown.append(f"{table.title}\n", style="italic")
+    for row in table.rows:
+        shown.append(f"{row[0]}\n", style="bold")
+        for column, cell in zip(table.columns[1:], row[1:], strict=True):
+            shown.append(f"  {column:{widest}}  {cell}\n" if cell else "")
+    return shown
 
 
 def _table(table: Table) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from decimal import Decimal
@@ -122,7 +123,8 @@ class LiveDisplay:
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[memory]}", style="dim"),
-            console=Console(file=stream),
+            # Without colours no style at all is left: NO_COLOR (no-color.org) is asked for where escapes only disturb.
+            console=Console(file=stream, color_system=None if os.environ.get("NO_COLOR") else "auto"),
             transient=True,
         )
         self._bars: dict[str, TaskID] = {}

@@ -6,6 +6,7 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,19 +115,29 @@ def common(command: Callable[..., Outcome], *, formats: Sequence[str] = ()) -> C
         help="For people or tools.",
     )
     @click.option("-q", "--quiet", is_flag=True, help="Only problems.")
-    @click.option("-v", "--verbose", count=True, help="More detail.")
+    @click.option("-v", "--verbose", count=True, help="Show the uv and git commands; -vv also how each ended.")
     @functools.wraps(command)
     def wrapper(profile: str, folder: Path, output: str, quiet: bool, verbose: int, **options: Any) -> None:
         from envbuilder.render import show
 
         settings = Settings(profile, folder, output, quiet, verbose)
-        outcome = command(settings, **options)
+        with _witnessed(settings):
+            outcome = command(settings, **options)
         show(outcome, output=output, quiet=quiet and output not in formats)
         # Here, where a full disk behind a redirection is an error like any other, not at the interpreter's end.
         sys.stdout.flush()
         sys.exit(outcome.status)
 
     return wrapper
+
+
+def _witnessed(settings: Settings) -> AbstractContextManager[None]:
+    if not settings.verbose:
+        return nullcontext()
+    from envbuilder.process import witnessed
+
+    # One write a line: several threads start programs.
+    return witnessed(lambda line: click.echo(f"$ {line}", err=True), ends=settings.verbose > 1)
 
 
 plugins_argument = click.argument("plugins", nargs=-1, metavar="[PLUGIN]...", shell_complete=words.plugins)

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
-from envbuilder.documents import Document
+from envbuilder.documents import Document, slashed
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_GPUS = 1024
@@ -82,7 +82,7 @@ class DataSource(Document):
     split at tabs, any other table at whichever of ``;``, ``,`` and tab its first line holds most of.
     """
 
-    path: Annotated[str, StringConstraints(min_length=1)]
+    path: Annotated[str, StringConstraints(min_length=1), AfterValidator(slashed)]
     columns: Columns = Columns()
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
 

@@ -70,6 +70,9 @@ def test_without_a_workspace_the_request_cannot_be_served(workshop: Workshop, tm
     ("text", "said", "where"),
     [
         ("[tool.envbuilder\n", "not valid TOML", "pyproject.toml:1:17"),
+        ("[tool.envbuilder]\ndefault-run = 'runs\\a.yaml'\n", "a path with forward slashes", "pyproject.toml:2:1"),
+        ("[tool.envbuilder.core]\nx = {path = 'C:/x'}\n", "a path with forward slashes", "pyproject.toml:2:1"),
+        ("[tool.envbuilder.git-mirrors]\n'https://a/' = 'D:\\b'\n", "a path with forward", "pyproject.toml:2:1"),
         ("[tool.envbuilder]\ndefault_run = 'x'\n", "unknown key 'default_run'", "pyproject.toml:2:1"),
         ("[tool.envbuilder]\ngit-mirors = {}\n", "unknown key 'git-mirors'", "pyproject.toml:2:1"),
         ("[tool.envbuilder.core]\nvlm-core = 0.2\n", "expected text; found 0.2 (a number)", "pyproject.toml:2:1"),
@@ -257,8 +260,10 @@ def test_overlays_count_in_dev_alone(workshop: Workshop) -> None:
     assert "profiles/registry/alpha.dev.yaml:1:1" in ran.out
 
 
-def test_a_registry_of_libraries_is_legal_and_an_empty_one_is_not(workshop: Workshop) -> None:
-    """Libraries alone are judged by check; nothing at all is a usage error."""
+def test_a_registry_of_libraries_is_legal_and_so_is_an_empty_one(workshop: Workshop) -> None:
+    """Libraries alone are judged by check; an empty registry is a beginning; none at all is a usage error."""
+    assert workshop.within("check").out == "checked 0 entries, 0 locks, 0 remotes: all as it should be\n"
+    workshop.registry.rmdir()
     ran = workshop.within("check", "--format", "json")
     assert (ran.status, ran.codes) == (2, ["usage"])
     workshop.release("lib", "v0.1.0", version="0.1.0")

@@ -269,3 +269,14 @@ def test_deep_files_do_not_end_the_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "deeply nested" in done.stderr
+
+
+def test_backslashes_in_double_quotes_are_told_as_what_they_are() -> None:
+    """A path of Windows in double quotes is no text in YAML nor in TOML: the hint says how to write it."""
+    problem = refused('name: a\npath: "C:\\data"\n')
+    assert problem.where == "f.yaml:2:10"
+    assert problem.hint is not None
+    assert "write paths with /" in problem.hint
+    with pytest.raises(ConfigError) as caught:
+        parse_toml('a = 1\nb = "C:\\data"\n', "f.toml")
+    assert "write paths with /" in str(caught.value.problems[0].hint)

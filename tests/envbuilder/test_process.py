@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from envbuilder.errors import ToolError
-from envbuilder.process import clean_environment, end_group, replace, run
+from envbuilder.process import clean_environment, end_group, replace, run, witnessed
 
 LEAKS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "GIT_DIR", "GIT_INDEX_FILE")
 
@@ -43,6 +43,25 @@ def test_run_takes_much_output_from_both_streams() -> None:
     code = "import sys; [print('x' * 1000, file=stream) for _ in range(2000) for stream in (sys.stdout, sys.stderr)]"
     done = run([sys.executable, "-c", code])
     assert (len(done.stdout), len(done.stderr)) == (2_002_000, 2_002_000)
+
+
+def test_programs_are_told_of_while_somebody_watches(tmp_path: Path) -> None:
+    """Lines that a shell takes, with the folder, without passwords and long code; ends only where asked for."""
+    told: list[str] = []
+    with witnessed(told.append):
+        run(["echo", "a b", "https://me:secret@example.org/x"], cwd=tmp_path)
+        run([sys.executable, "-c", "pass\nimport os"])
+    run(["true"])
+    assert told == [
+        f"cd {tmp_path} && echo 'a b' https://***@example.org/x",
+        f"{sys.executable} -c 'pass…'",
+    ]
+    told.clear()
+    with witnessed(told.append, ends=True):
+        run(["false"])
+    number = told[0].partition(" ")[0]
+    assert told[0] == f"{number} false"
+    assert told[1].startswith(f"{number} exit 1, ")
 
 
 @pytest.mark.parametrize(

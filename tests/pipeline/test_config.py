@@ -94,6 +94,8 @@ def test_everything_wrong_is_told_with_its_place(bench: Bench) -> None:
         ("name: x\ndata: {a: {path: b}}\ninference: [{plugin: p, params: {when: 2020-01-01}}]", "JSON"),
         ("name: x\ndata: {a: {path: b}}\nmatrix: {params: {beam: []}}", "matrix.params.beam"),
         ("name: x\ndata: {a: {path: b}}\nretries: true", "retries"),
+        ("name: x\ndata: {a: {path: 'C:\\data\\a.csv'}}", "data.a.path: expected a path with forward slashes"),
+        ("name: x\ndata: {a: {path: data\\a.csv}}", "not one of Windows"),
     ],
 )
 def test_bad_run_files_are_refused(bench: Bench, text: str, told: str) -> None:
