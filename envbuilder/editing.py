@@ -48,6 +48,24 @@ def set_in_yaml(text: str, path: Path_, value: object, shown: str) -> str:
     return changed
 
 
+def drop_in_yaml(text: str, key: str, shown: str) -> str | None:
+    """A YAML text without one of its top-level keys; None where nothing but comments is left. As `set_in_yaml` otherwise."""
+    before = parse_yaml(text, shown).value
+    plain = text.replace("\r\n", "\n")
+    yaml = _yaml_as_written(plain)
+    document = yaml.load(plain)
+    if not isinstance(before, Mapping) or not before.keys() - {key}:
+        return None
+    del document[key]
+    stream = StringIO()
+    yaml.dump(document, stream)
+    changed = stream.getvalue()
+    if {name: value for name, value in before.items() if name != key} != parse_yaml(changed, shown).value:
+        message = f"{key} cannot be taken out without a change to what else stands there"
+        raise ToolError(message, where=shown, hint=f"${{EDITOR:-vi}} {shown}")
+    return changed.replace("\n", "\r\n") if "\r\n" in text else changed
+
+
 def set_in_toml(text: str, path: Path_, value: object, shown: str) -> str:
     """A TOML text in which one key has another value, such as a tomlkit table; as `set_in_yaml` otherwise."""
     import tomlkit

@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "bundle": ("bundles:bundle", "Take builds to machines without a network."),
     },
     "Develop": {
+        "dev": ("developing:dev", "Work on plugins as checkouts; and back."),
         "test": ("testing:test", "Run packages' own tests: of checkouts, or of tags."),
         "matrix": ("matrix:matrix", "Print what CI can test."),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -208,12 +209,18 @@ def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> O
     return Outcome("status", here.profile.name, result={"plugins": plain}, text=(table,))
 
 
-def _ready(here: Open, name: str) -> Built:
+def _ready(settings: Settings, here: Open, name: str) -> Built:
     """A plugin's environment, which must be there and look whole."""
     from envbuilder.build import Builder
 
     plugin = here.select([name])[0]
     found = Builder(here.workspace, here.profile, here.registry, offline=True).find(plugin)
+    if isinstance(found, str) and here.profile.name == "dev" and found.startswith("lock-stale"):
+        # Edits of what a checkout depends on are followed here, too.
+        builder, outcomes = build_environments(
+            settings, here, [plugin], jobs=1, offline=bool(os.environ.get("UV_OFFLINE"))
+        )
+        found = builder.built.get(plugin.name) or outcomes[0].problems[0].message
     if isinstance(found, str):
         raise UsageError(
             f"{plugin.name} has no environment in {here.profile.name}: {found}",
@@ -231,7 +238,7 @@ def path(settings: Settings, plugin: str) -> Outcome:
     from envbuilder.render import Outcome
 
     here = settings.open()
-    built = _ready(here, plugin)
+    built = _ready(settings, here, plugin)
     result = {"plugin": built.plugin.name, "path": str(built.path), "key": built.key}
     return Outcome("path", here.profile.name, result=result, text=(str(built.path),))
 
@@ -246,7 +253,7 @@ def execute(settings: Settings, plugin: str, command: tuple[str, ...]) -> Outcom
     from envbuilder.build import worker_environment
 
     here = settings.open()
-    built = _ready(here, plugin)
+    built = _ready(settings, here, plugin)
     inside = built.path / "bin" / command[0]
     program = str(inside) if "/" not in command[0] and inside.exists() else command[0]
     process.replace([program, *command[1:]], worker_environment(built.path, built.pycache, built.plugin.env))

@@ -59,6 +59,13 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("envbuilder bundle create small.bundle ocr-crnn", "for one plugin"),
     ),
     "bundle restore": (("envbuilder bundle restore offline.bundle && envbuilder build --offline", ""),),
+    "dev": (("envbuilder dev on ocr-crnn", "then: status, off"),),
+    "dev on": (
+        ("envbuilder dev on ocr-crnn", "at the pinned tag, in packages/ocr-crnn"),
+        ("envbuilder dev on ocr-crnn --branch --path packages/crnn", "at the default branch's tip"),
+    ),
+    "dev off": (("envbuilder dev off ocr-crnn", ""),),
+    "dev status": (("envbuilder dev status --fetch", "after a look at the remotes"),),
     "test": (
         ("envbuilder test", "every checkout"),
         ("envbuilder test --profile prod ocr-crnn", "the pinned tag"),
