@@ -237,9 +237,11 @@ class Campaign:
             wrong += self._kill(process, place, self.random.uniform(0.2, 6.0))
         wrong += self._await(process, place)
         for _ in range(6):
-            if (place / "state" / "runs").exists() and not self._is_done(place):
-                self.counts["resumed"] += 1
-                process = self._start(name, plans, kind="resume")
+            if not self._is_done(place):
+                # Killed before there was anything to resume, it is run again.
+                has_begun = any(place.glob("state/runs/*-chaos-*/run.json"))
+                self.counts["resumed" if has_begun else "run again"] += 1
+                process = self._start(name, plans, kind="resume" if has_begun else "again")
                 if kill and self.random.random() < 0.3:
                     wrong += self._kill(process, place, self.random.uniform(0.2, 3.0))
                 wrong += self._await(process, place)
@@ -370,11 +372,11 @@ terms = Terms(retry_failed=True)
 request = RunRequest(place / "run.yaml", read_environments(place / "environments.json"), place / "state", "dev",
                      jobs=2, grace_s=0.5, backoff_s=0.02, terms=terms)
 try:
-    if sys.argv[2] == "run":
-        execute_run(request)
-    else:
+    if sys.argv[2] == "resume":
         known = find_resumable(place / "state", retry_failed=True)
         resume_run(request, known.id)
+    else:
+        execute_run(request)
 except EnvbuilderError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_status)
