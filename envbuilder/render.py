@@ -102,6 +102,8 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
         return
     if not quiet:
         for part in outcome.text:
+            if isinstance(part, Table) and not part.rows:
+                continue
             if isinstance(part, Table):
                 console = _console(stderr=False)
                 if _fits(part, console.width):

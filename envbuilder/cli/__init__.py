@@ -37,6 +37,10 @@ def main() -> None:
         cli.main(prog_name="envbuilder", complete_var=_COMPLETES, standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Nobody asked for anything yet: a page of help is the answer, not an error's message.
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_UNUSABLE)
     except click.ClickException as error:
         hint = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None
         _end((Problem("usage", error.format_message(), hint=hint or "envbuilder --help"),), EXIT_UNUSABLE)

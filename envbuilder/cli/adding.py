@@ -89,9 +89,8 @@ def add(  # noqa: PLR0913 - one parameter for each option
     from envbuilder.lock.proposals import judge
 
     profile = read_profile(here.workspace, "dev" if "path" in wish.source else "prod")
-    proposal = judge(
-        here.workspace, profile, _entry(here, {"name": wish.name, "kind": "library", "source": wish.source})
-    )
+    entry = _entry(here, {"name": wish.name, "kind": "library", "source": wish.source})
+    proposal = judge(here.workspace, profile, entry, {each.name for each in here.registry.entries})
     problems = _told(wish, proposal)
     if any(problem.severity == "error" for problem in problems):
         return _outcome(here, wish, proposal, [], problems)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Settings, common, plugins_argument
+from envbuilder.errors import UsageError
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -34,7 +35,10 @@ def create(settings: Settings, file: Path, plugins: tuple[str, ...]) -> Outcome:
             click.echo(f"> bundle  {text}", err=True)
 
     here = settings.open()
-    order = Order(here.workspace, here.profile, here.registry, here.select(plugins))
+    chosen = here.select(plugins)
+    if not chosen:
+        raise UsageError("there is nothing to pack: the registry has no plugins", hint="envbuilder status")
+    order = Order(here.workspace, here.profile, here.registry, chosen)
     created = create(file.absolute(), order, say)
     manifest = created.manifest
     result = {

@@ -206,7 +206,8 @@ def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> O
     table = Table(
         tuple(columns[number] for number in shown), tuple(tuple(row[number] for number in shown) for row in rows)
     )
-    return Outcome("status", here.profile.name, result={"plugins": plain}, text=(table,))
+    text = table if rows else "no plugins yet; next: envbuilder new NAME --stage inference"
+    return Outcome("status", here.profile.name, result={"plugins": plain}, text=(text,))
 
 
 def _ready(settings: Settings, here: Open, name: str) -> Built:

@@ -6,18 +6,22 @@ import ast
 import difflib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from envbuilder import compat
+from envbuilder.documents import parse_toml, subtree
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import RemoteError
 from envbuilder.lock import metadata
 from envbuilder.lock.checking import Checker, Question, list_remotes
 from envbuilder.lock.newer import listed, metadata_text
+from envbuilder.lock.project import Member
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pins, Profile, PypiSource, Workspace
 
 # By what methods of a class say which stage it is for; the core's protocols.
@@ -47,8 +51,14 @@ class Proposal:
     points: tuple[tuple[str, str], ...] = ()
 
 
-def judge(workspace: Workspace, profile: Profile, entry: Entry) -> Proposal:
-    """Ask the remote, the index or the folder what is there, and hold it against entry, core and Python."""
+def judge(workspace: Workspace, profile: Profile, entry: Entry, registered: Collection[str] = ()) -> Proposal:
+    """Ask the remote, the index or the folder what is there, and hold it against entry, core and Python.
+
+    Args:
+        workspace, profile: whose indexes, mirrors, core and rules.
+        entry: as it is to be.
+        registered: the names of the entries that there are.
+    """
     checker = Checker(workspace, profile, Pins(), Question())
     if isinstance(entry.source, PypiSource):
         return _release(checker, profile, entry, entry.source)
@@ -61,11 +71,30 @@ def judge(workspace: Workspace, profile: Profile, entry: Entry) -> Proposal:
         member = checker.sources.member(entry)
     except EnvbuilderError:  # Which is among the problems.
         return Proposal(tuple(problems), better=_nearest_tag(entry, {} if isinstance(refs, RemoteError) else refs))
+    problems.extend(_homeless(checker, entry, member, registered))
     better = next((fit.tag for row in checker.rows for fit in row.fits if fit.tag), None)
     if any(problem.code == "name-mismatch" for problem in problems):
         better = member.metadata.name
     commit = member.pin.commit if member.pin else None
     return Proposal(tuple(problems), member.metadata, commit, better, tuple(_points(workspace, checker, entry, commit)))
+
+
+def _homeless(checker: Checker, entry: Entry, member: Member, registered: Collection[str]) -> Iterator[Problem]:
+    """Warnings of what a package needs and takes from a folder beside its own, which is not there for a lock."""
+    if not isinstance(entry.source, GitSource) or member.pin is None:
+        return
+    folder = f"{entry.source.subdirectory}/" if entry.source.subdirectory else ""
+    text = checker.sources.repository(entry.source.url).read(member.pin.commit, f"{folder}pyproject.toml")
+    sources = subtree(parse_toml(text or "", entry.where), ("tool", "uv", "sources")).value
+    for key, source in sources.items() if isinstance(sources, Mapping) else ():
+        name = str(canonicalize_name(key))
+        needed = compat.requirement_on(name, member.metadata.dependencies or ()) is not None
+        beside = isinstance(source, Mapping) and ("path" in source or "workspace" in source)
+        if needed and beside and name not in registered:
+            place = f"the folder {source['path']}" if "path" in source else "a uv workspace"
+            message = f"the package takes {name} from {place}, which a lock cannot; the registry needs an entry for it"
+            hint = f"envbuilder add {name} --library --git URL --tag TAG"
+            yield Problem("sibling-missing", message, entry.name, hint=hint, severity="warning")
 
 
 def _nearest_tag(entry: Entry, refs: Mapping[str, object]) -> str | None:

@@ -106,7 +106,7 @@ class Generations:
             before = [each for each in known if current is not None and each < current.number]
             wanted = number if number is not None else max(before, default=None)
             if wanted not in known:
-                what = f"generation {wanted}" if wanted is not None else "an earlier generation"
+                what = f"generation {wanted}" if wanted is not None else "earlier generation"
                 raise UsageError(
                     f"{self.profile} has no {what}", hint=f"envbuilder generations --profile {self.profile}"
                 )

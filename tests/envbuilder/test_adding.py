@@ -187,6 +187,20 @@ def test_release_is_looked_up_on_the_index(shop: Workshop, tmp_path: Path) -> No
     assert add(shop, "--pypi", "late==1.0").codes == ["index-unreachable"]
 
 
+def test_what_lies_beside_a_package_is_asked_for(shop: Workshop) -> None:
+    """A dependency from a folder that only the package's own repository has: a warning, until it is an entry."""
+    sources = '[tool.uv.sources]\ncommon = {path = "../common"}\nother = {path = "../other"}\n'
+    facts = '[project]\nname = "alpha"\nversion = "0.4.0"\nrequires-python = ">=3.8"\ndependencies = ["common"]\n'
+    build = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
+    shop.release("alpha", "v0.4.0", version="0.4.0", pyproject=build + facts + sources, code=CODE)
+    ran = add(shop, "alpha", "--git", URL, "--tag", "v0.4.0")
+    assert (ran.status, ran.codes) == (0, ["sibling-missing"])
+    assert hint(ran) == "envbuilder add common --library --git URL --tag TAG"
+    (shop.registry / "alpha.yaml").unlink()
+    shop.entry("common", kind="library")
+    assert add(shop, "alpha", "--git", URL, "--tag", "v0.4.0").codes == []
+
+
 def test_classes_are_found_without_an_import(tmp_path: Path) -> None:
     """By their methods; under the name that the package exports; not in tests, nor among protocols."""
     files = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_damaged_files_are_passed_over(shop: Workshop) -> None:
     (shop.registry / "alpha.yaml").write_bytes(b"\xff\xfe\x00")
     shop.write("pyproject.toml", "[tool.envbuilder\n= =\n")
     assert completed(shop, "envbuilder lock al") == ["alpha", "alpine"]
+
+
+def test_completion_waits_for_no_parser(shop: Workshop) -> None:
+    """Names come from the file system: neither YAML nor a schema library is imported while somebody types."""
+    env = {"_ENVBUILDER_COMPLETE": "bash_complete", "COMP_WORDS": "envbuilder lock al", "COMP_CWORD": "2"}
+    command = [sys.executable, "-X", "importtime", *shop.argv()[1:]]
+    done = subprocess.run(command, cwd=shop.work, env=shop.environment(env), capture_output=True, text=True, check=True)
+    assert "alpha" in done.stdout
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "envbuilder.cli.words" in modules
+    assert not modules & {"yaml", "pydantic", "rich", "packaging", "subprocess", "tomlkit"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -136,3 +136,11 @@ def test_mistyped_words_are_answered_with_what_was_meant(workshop: Workshop, wor
     assert ran.status == 2
     assert meant in ran.err
     assert "hint: envbuilder" in ran.err
+
+
+@pytest.mark.parametrize("words", [[], ["runs"]])
+def test_no_words_at_all_are_answered_with_help(words: list[str]) -> None:
+    """The page itself on stderr, no error's message around it; the exit status says that nothing was done."""
+    done = subprocess.run([sys.executable, "-m", "envbuilder", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: envbuilder")

@@ -39,6 +39,8 @@ def test_new_workspace_passes_check_and_lock_check(workshop: Workshop) -> None:
     for command in (["check"], ["lock", "--check"], ["lock"], ["build"], ["status"]):
         ran = workshop.within(*command, cwd=work)
         assert ran.status == 0, (command, ran.err)
+    assert "next: envbuilder new" in workshop.within("status", cwd=work).out
+    assert workshop.within("bundle", "create", "x.bundle", "--format", "json", cwd=work).codes == ["usage"]
     for name in ("pyproject.toml", "profiles/prod/profile.toml", "profiles/dev/profile.toml", ".gitignore"):
         assert "# " in (work / name).read_text()
     schemas = {path.name for path in (work / "profiles" / "schemas").iterdir()}
