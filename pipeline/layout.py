@@ -8,6 +8,7 @@ import fcntl
 import glob
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -15,10 +16,17 @@ import secrets
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import EnvironmentsError, RecordError, UnknownRunError
-from pipeline.models import AnswerLine, Environment, answer_line_from_json, environments_from_json, environments_to_json
+from pipeline.models import (
+    AnswerLine,
+    DataSet,
+    Environment,
+    answer_line_from_json,
+    environments_from_json,
+    environments_to_json,
+)
 from pipeline.redaction import clean, clean_fields
 
 if TYPE_CHECKING:
@@ -177,13 +185,22 @@ class RunLayout:
         return False
 
 
+def plain_bytes(text: str) -> bytes:
+    """Text as UTF-8: a lone surrogate, which JSON can spell but UTF-8 cannot, becomes the escape that JSON spells."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    write_bytes(path, plain_bytes(text))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with draft.open("wb") as stream:
-            # A lone surrogate, which JSON can spell but UTF-8 cannot, becomes the escape that JSON spells it with.
-            stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
@@ -313,12 +330,35 @@ def read_answers(path: Path) -> Mapping[str, AnswerLine]:
     return find_answers(path).lines
 
 
-def read_items(path: Path) -> list[str]:
-    """The ids of a data set's items in their order; none where that was not kept."""
-    with contextlib.suppress(RecordError):
-        listed = read_json(path).get("items")
-        return [str(item) for item in listed] if isinstance(listed, list) else []
-    return []
+def items_document(data: DataSet) -> dict[str, object]:
+    """What is kept of a data set's items in their order: ids, acceptable answers, classes."""
+    return {
+        "items": [item.id for item in data.items],
+        "references": [list(item.references) for item in data.items],
+        "classes": [item.doc_class for item in data.items],
+    }
+
+
+class KeptItem(NamedTuple):
+    """What was kept of an item; runs of earlier versions kept the ids alone."""
+
+    references: tuple[str, ...] = ()
+    doc_class: str = ""
+
+
+def read_items(path: Path) -> dict[str, KeptItem]:
+    """What was kept of a data set's items, by id in their order; nothing where there is no such file."""
+    try:
+        kept = read_json(path)
+    except RecordError:
+        return {}
+    ids, references, classes = (_listed(kept.get(name)) for name in ("items", "references", "classes"))
+    facts = itertools.zip_longest(map(str, ids), references[: len(ids)], classes[: len(ids)])
+    return {item: KeptItem(tuple(map(str, _listed(texts))), str(name or "")) for item, texts, name in facts}
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> str:

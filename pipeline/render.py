@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
 from decimal import Decimal
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "cancelled": "yellow", "running": "cyan", "pending": ""}
 _LINE_EVERY_S = 10.0
+_LONG_S = 600.0
+# The class of everything; no class of a data set's own is in brackets like that.
+_ALL = "(all)"
 # A SHA-256 in hexadecimal digits.
 _DIGEST_LENGTH = 64
 
@@ -191,24 +195,105 @@ def ending(result: TaskResult) -> str:
 
 
 def outcome_tables(results: Sequence[TaskResult], evaluations: Sequence[Evaluation]) -> tuple[Table, ...]:
-    """The tables of a run: its tasks with the figures of each as a whole, and the figures by class.
+    """The tables of a run, none of them wide.
 
-    Eval and report tasks have a row only where they did not end well.
+    How its tasks went (those of eval and report only where they did not end well), their figures, how far repetitions
+    lie apart, and on what tasks ran and what they used.
     """
-    names = _metric_names(evaluations)
     shown = [result for result in results if result.stage == "inference" or result.status != "ok"]
-    rows = tuple((*_facts(result), *_figures(result.id, "", evaluations, names)) for result in shown)
-    columns = ("task", "status", "items", "failed", "items/s", "device", *names.values())
-    if any(result.reused for result in shown):
-        # Its speed is that of the run that measured it.
-        columns = (*columns, "reused from")
-        rows = tuple((*row, result.reused or "") for row, result in zip(rows, shown, strict=True))
-    tables = [Table("tasks", columns, rows)]
-    classes = dict.fromkeys((each.inference, name) for each in evaluations for name in each.by_class)
-    by_class = tuple((task, name, *_figures(task, name, evaluations, names)) for task, name in classes)
-    if by_class:
-        tables.append(Table("by class", ("task", "class", *names.values()), by_class))
-    return tuple(tables)
+    columns = ("task", "status", "items", "failed", "items/s", "device")
+    found = (
+        Table("tasks", columns, tuple(_facts(result) for result in shown)),
+        _figures_table(evaluations),
+        _spread_table(results, evaluations),
+        _resources_table(results),
+    )
+    return tuple(table for table in found if table.rows or table.title == "tasks")
+
+
+def _figures_table(evaluations: Sequence[Evaluation]) -> Table:
+    names = _metric_names(evaluations)
+    rows = dict.fromkeys((each.inference, name) for each in evaluations for name in ("", *each.by_class))
+    written = tuple((task, name or _ALL, *_figures(task, name, evaluations, names)) for task, name in rows)
+    return Table("figures", ("task", "class", *names.values()), written)
+
+
+def _resources_table(results: Sequence[TaskResult]) -> Table:
+    """What is worth knowing beside the figures; a column that has nothing to say is left out."""
+    columns = ("task", "slot", "load", "time", "RAM", "GPU", "remarks")
+    rows = [_resources(result) for result in results if result.stage == "inference"]
+    told = [row for row in rows if any(row[1:])]
+    kept = [place for place in range(len(columns)) if not place or any(row[place] for row in told)]
+    return Table(
+        "resources",
+        tuple(columns[place] for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in told),
+    )
+
+
+def _resources(result: TaskResult) -> tuple[str, ...]:
+    remarks = [f"reused from {result.reused}"] if result.reused else []
+    remarks += ["warm"] if result.warm else []
+    remarks += ["degraded"] if result.degraded else []
+    remarks += [f"{len(result.attempts)} attempts"] if len(result.attempts) > 1 else []
+    loaded = None if result.warm else result.load_s
+    return (
+        result.id,
+        result.slot,
+        _seconds(loaded),
+        _seconds(result.wall_s),
+        _size(result.peak_tree_bytes, result.peak_ram_bytes),
+        _size(result.peak_gpu_tree_bytes, result.peak_gpu_bytes),
+        ", ".join(remarks),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s" if value < _LONG_S else f"{value / 60:.1f} min"
+
+
+def _size(*measured: int | None) -> str:
+    """The most of what was measured, in MiB or GiB."""
+    most = max((value for value in measured if value is not None), default=None)
+    if most is None:
+        return ""
+    return f"{most / 2**20:.0f} MiB" if most < 2**30 else f"{most / 2**30:.1f} GiB"
+
+
+def _spread_table(results: Sequence[TaskResult], evaluations: Sequence[Evaluation]) -> Table:
+    """A row for each figure of each task that was done several times: mean, sample standard deviation, least, most."""
+    groups: dict[str, list[TaskResult]] = {}
+    for result in results:
+        base, mark, number = result.id.rpartition("#")
+        if result.stage == "inference" and mark and number.isdigit():
+            groups.setdefault(base, []).append(result)
+    names = _metric_names(evaluations)
+    rows = []
+    for base, group in groups.items():
+        for name, values in (*_metric_values(group, evaluations, names), ("items/s", _speeds(group))):
+            if len(group) > 1 and values:
+                rows.append((base, name, str(len(values)), *_spread(values)))
+    return Table("spread", ("task", "figure", "n", "mean", "sd", "least", "most"), tuple(rows))
+
+
+def _metric_values(
+    group: Sequence[TaskResult], evaluations: Sequence[Evaluation], names: Mapping[tuple[str, str], str]
+) -> list[tuple[str, list[float]]]:
+    judged = [(_label(each), each.overall) for result in group for each in evaluations if each.inference == result.id]
+    return [
+        (title, [overall[metric] for judge, overall in judged if judge == label and metric in overall])
+        for (label, metric), title in names.items()
+    ]
+
+
+def _speeds(group: Sequence[TaskResult]) -> list[float]:
+    return [result.items_per_s for result in group if result.items_per_s is not None]
+
+
+def _spread(values: Sequence[float]) -> tuple[str, ...]:
+    apart = statistics.stdev(values) if len(values) > 1 else None
+    told = (statistics.fmean(values), apart, min(values), max(values))
+    return tuple("" if value is None else f"{value:.5g}" for value in told)
 
 
 def _facts(result: TaskResult) -> tuple[str, ...]:

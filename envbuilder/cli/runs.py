@@ -186,14 +186,18 @@ def runs_list(settings: Settings) -> Outcome:
 
 @runs.command("show")
 @click.argument("run_id", required=False, metavar="[RUN]", shell_complete=words.runs)
-@click.option("--export", type=click.Choice(["csv"]), help="Write the answers as id;model_answer tables.")
+@click.option(
+    "--export",
+    type=click.Choice(["csv", "parquet"]),
+    help="Write answers: as id;model_answer tables, or all with the figures as Parquet.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on elsewhere until it ends.")
 @common
 def runs_show(settings: Settings, run_id: str | None, export: str | None, follow: bool) -> Outcome:
     """Show a run, by default the latest."""
     from envbuilder.config import find_workspace
     from envbuilder.render import Outcome
-    from pipeline.cli import export_csv, follow_run, show_run
+    from pipeline.cli import export_csv, export_parquet, follow_run, show_run
     from pipeline.render import make_display
 
     state = find_workspace(settings.folder).own
@@ -201,7 +205,7 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None, follow
         with make_display(sys.stderr, quiet=settings.quiet) as display:
             run_id = follow_run(state, run_id, display).id
     if export:
-        exported = export_csv(state, run_id)
+        exported = (export_csv if export == "csv" else export_parquet)(state, run_id)
         written = [str(path) for path in exported.paths]
         return Outcome(
             "runs show", settings.profile, result={"written": written}, problems=exported.problems, text=tuple(written)
@@ -353,7 +357,8 @@ def _table(table: RunTable) -> Table:
         "stage",
         "what",
         "why",
-        "reused from",
+        "slot",
+        "remarks",
         "part",
         "figure",
         "note",

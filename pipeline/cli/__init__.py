@@ -4,6 +4,7 @@ from pipeline.cli.comparing import diff_runs
 from pipeline.cli.export import Export, export_csv
 from pipeline.cli.following import follow_run
 from pipeline.cli.history import list_runs, live_environments, load_outcome, show_run
+from pipeline.cli.parquet import export_parquet
 from pipeline.cli.resuming import Resumable, find_resumable, resume_run
 from pipeline.cli.running import RunRequest, execute_run, plan_run, plugins_of, weights_memo
 from pipeline.cli.why import explain_run
@@ -18,6 +19,7 @@ __all__ = [
     "execute_run",
     "explain_run",
     "export_csv",
+    "export_parquet",
     "find_resumable",
     "follow_run",
     "list_runs",

@@ -17,7 +17,7 @@ from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
 from pipeline.devices import kinds_for
 from pipeline.errors import RecordError
-from pipeline.layout import Journal, RunLayout, new_run_id, now, write_environments, write_json
+from pipeline.layout import Journal, RunLayout, items_document, new_run_id, now, write_environments, write_json
 from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage, Task, TaskResult
 from pipeline.placement import LocalMachine, Stop
 from pipeline.plan import make_plan
@@ -185,7 +185,7 @@ def carry_out(
     used = {task.environment.plugin: task.environment for task in plan.tasks}
     write_environments(layout.environments, used.values())
     for data in plan.data:
-        write_json(layout.items(data.name), {"items": [item.id for item in data.items]})
+        write_json(layout.items(data.name), items_document(data))
     run_file = str(request.run_file.absolute())
     header = Header(request.profile, run_file, request.pins, request.jobs, slots.gpus, driver, terms=request.terms)
     if before is not None:

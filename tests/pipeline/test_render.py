@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models import Environment, Evaluation, Plan, RunOutcome, Task, TaskResult, Wish
+from pipeline.models import AttemptRecord, Environment, Evaluation, Plan, RunOutcome, Task, TaskResult, Wish
 from pipeline.render import (
     ending,
     make_display,
@@ -38,16 +38,98 @@ def _task(name: str = "ocr@lines") -> Task:
     return Task(name, "inference", environment, {}, wish=Wish(None), identity="0123456789abcdef")
 
 
-def test_tables_hold_tasks_figures_and_classes() -> None:
-    """Each inference task has its figures as a whole and by class; what else went well has no row."""
-    tasks, by_class = outcome_tables(RESULTS, EVALUATIONS)
-    assert tasks.columns == ("task", "status", "items", "failed", "items/s", "device", "cer", "wer")
+def test_tables_hold_tasks_and_figures_by_class() -> None:
+    """Each inference task is told with its figures as a whole and by class; what else went well has no row."""
+    tasks, figures = outcome_tables(RESULTS, EVALUATIONS)[:2]
+    assert tasks.columns == ("task", "status", "items", "failed", "items/s", "device")
     assert tasks.rows == (
-        ("ocr@lines", "ok, 1 failed", "4", "1", "12.3", "cpu", "0.1250", "0.5000"),
-        ("vlm@lines", "timeout", "4", "4", "", "cpu", "", ""),
-        ("text:vlm@lines", "cancelled", "", "", "", "cpu", "", ""),
+        ("ocr@lines", "ok, 1 failed", "4", "1", "12.3", "cpu"),
+        ("vlm@lines", "timeout", "4", "4", "", "cpu"),
+        ("text:vlm@lines", "cancelled", "", "", "", "cpu"),
     )
-    assert by_class.rows == (("ocr@lines", "ru", "0.2500", ""), ("ocr@lines", "kk", "", ""))
+    assert figures.columns == ("task", "class", "cer", "wer")
+    assert figures.rows == (
+        ("ocr@lines", "(all)", "0.1250", "0.5000"),
+        ("ocr@lines", "ru", "0.2500", ""),
+        ("ocr@lines", "kk", "", ""),
+    )
+
+
+def test_table_of_resources_says_what_to_keep_in_mind() -> None:
+    """Slot, times, peaks and remarks of inference tasks; the peak is the most that was measured of it."""
+    attempts = (AttemptRecord("a.1", "oom-gpu"), AttemptRecord("a.2", "ok"))
+    gpu = TaskResult(
+        "a",
+        "inference",
+        "a",
+        "ok",
+        slot="gpu0",
+        load_s=2.0,
+        wall_s=61.0,
+        peak_ram_bytes=2**20,
+        peak_tree_bytes=3 * 2**20,
+        peak_gpu_tree_bytes=5 * 2**30,
+        degraded=("batch 8",),
+        attempts=attempts,
+    )
+    warm = TaskResult("b", "inference", "b", "ok", slot="gpu0", load_s=0.0, wall_s=1200.0, warm=True)
+    reused = TaskResult("c", "inference", "c", "ok", slot="cpu", reused="20260102T030405Z-test-abc")
+    (table,) = outcome_tables((gpu, warm, reused), ())[1:]
+    assert table.columns == ("task", "slot", "load", "time", "RAM", "GPU", "remarks")
+    assert table.rows == (
+        ("a", "gpu0", "2.0 s", "61.0 s", "3 MiB", "5.0 GiB", "degraded, 2 attempts"),
+        ("b", "gpu0", "", "20.0 min", "", "", "warm"),
+        ("c", "cpu", "", "", "", "", "reused from 20260102T030405Z-test-abc"),
+    )
+
+
+def test_table_of_resources_leaves_out_what_says_nothing() -> None:
+    """On a machine without a GPU, where nothing is to be remarked, there are no columns for that."""
+    plain = TaskResult("a", "inference", "a", "ok", slot="cpu", wall_s=1.0)
+    (table,) = outcome_tables((plain,), ())[1:]
+    assert table.columns == ("task", "slot", "time")
+
+
+def test_repetitions_have_a_spread() -> None:
+    """Mean and sample standard deviation of 0.10, 0.11, 0.15 are 0.12 and 0.026458, as R's mean and sd say."""
+    results = [TaskResult(f"ocr@lines#{n}", "inference", "ocr", "ok", items_per_s=5.0) for n in (1, 2, 3)]
+    figures = [
+        Evaluation(result.id, f"text:{result.id}", "lines", {"cer": value})
+        for result, value in zip(results, (0.10, 0.11, 0.15), strict=True)
+    ]
+    table = next(each for each in outcome_tables(results, figures) if each.title == "spread")
+    assert table.rows == (
+        ("ocr@lines", "cer", "3", "0.12", "0.026458", "0.1", "0.15"),
+        ("ocr@lines", "items/s", "3", "5", "0", "5", "5"),
+    )
+    assert not any(each.title == "spread" for each in outcome_tables(results[:1], figures[:1]))
+
+
+def test_tables_fit_a_terminal_of_80_columns() -> None:
+    """The demo's names and figures are shown without a word folded, in rows of 80 characters at most."""
+    results = [
+        TaskResult(
+            f"ocr-rapid@{data}",
+            "inference",
+            "ocr-rapid",
+            "ok",
+            items=300,
+            items_per_s=133.0,
+            slot="cpu",
+            load_s=2.0,
+            wall_s=7.0,
+            peak_ram_bytes=2**29,
+            peak_gpu_bytes=2**33,
+            warm=True,
+        )
+        for data in ("lines", "digits")
+    ]
+    overall = {"cer": 0.1, "wer": 0.1, "anls": 0.1, "exact": 0.1}
+    evaluations = [Evaluation(each.id, f"t:{each.id}", "d", overall, {"line-ru": overall}) for each in results]
+    for table in outcome_tables(results, evaluations):
+        rows = (table.columns, *table.rows)
+        widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
+        assert sum(widths) + 3 * len(widths) <= 80, table.title
 
 
 @pytest.mark.parametrize(
@@ -62,9 +144,9 @@ def test_numbers_in_tables_have_no_exponent(value: float, text: str) -> None:
 def test_metrics_of_two_judges_are_told_apart() -> None:
     """Where two judges give a metric of one name its column names the judge."""
     other = Evaluation("ocr@lines", "judge:ocr@lines", "lines", {"cer": 0.5})
-    (tasks, _) = outcome_tables(RESULTS[:1], (*EVALUATIONS, other))
-    assert tasks.columns[-3:] == ("text.cer", "wer", "judge.cer")
-    assert tasks.rows[0][-3:] == ("0.1250", "0.5000", "0.5000")
+    figures = outcome_tables(RESULTS[:1], (*EVALUATIONS, other))[1]
+    assert figures.columns[-3:] == ("text.cer", "wer", "judge.cer")
+    assert figures.rows[0][-3:] == ("0.1250", "0.5000", "0.5000")
 
 
 def _outcome() -> RunOutcome:

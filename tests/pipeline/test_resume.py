@@ -281,8 +281,8 @@ def test_second_run_repeats_nothing(bench: Bench) -> None:
     assert [task.reused for task in second.tasks] == [first.id, first.id, None]
     assert _figures(second) == _figures(first)
     assert second.tasks[0].items_per_s == first.tasks[0].items_per_s
-    assert second.tables[0].columns[-1] == "reused from"
-    assert second.tables[0].rows[0][-1] == first.id
+    assert second.tables[-1].columns[-1] == "remarks"
+    assert second.tables[-1].rows[0][-1] == f"reused from {first.id}"
     report = json.loads(Path(second.paths["report"]).read_text())
     assert report["tasks"][0]["reused"] == first.id
     lines = [json.loads(line) for line in _journal(bench).read_text().splitlines()]
