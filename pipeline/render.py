@@ -132,7 +132,8 @@ class LiveDisplay:
             transient=True,
         )
         self._bars: dict[str, TaskID] = {}
-        self._begun: dict[str, float] = {}
+        # When the first progress was told of each, and how much there was by then: a resumed task has some already.
+        self._begun: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -143,7 +144,6 @@ class LiveDisplay:
 
     def started(self, task: str, items: int, device: str) -> None:
         """Show a bar."""
-        self._begun[task] = time.monotonic()
         self._bars[task] = self._progress.add_task(
             f"{device}: {task}", total=items or None, failed="", speed="", memory=""
         )
@@ -151,9 +151,10 @@ class LiveDisplay:
     def progressed(self, task: str, done: int, failed: int) -> None:
         """Move it."""
         text = f"{failed} failed" if failed else ""
-        taken_s = time.monotonic() - self._begun[task]
-        speed = f"{rounded(done / taken_s)}/s" if taken_s else ""
-        self._progress.update(self._bars[task], completed=done, failed=text, speed=speed)
+        begun, before = self._begun.setdefault(task, (time.monotonic(), done))
+        taken_s = time.monotonic() - begun
+        speed = f"{rounded((done - before) / taken_s)}/s" if taken_s and done > before else ""
+        self._update(task, completed=done, failed=text, speed=speed)
 
     def finished(self, result: TaskResult) -> None:
         """Turn it into a line."""
@@ -170,7 +171,12 @@ class LiveDisplay:
         """Show what its processes use."""
         words = [f"{sample.ram_bytes / 2**30:.1f} GiB"]
         words += [f"{sample.gpu_bytes / 2**30:.1f} GiB on the GPU"] if sample.gpu_bytes is not None else []
-        self._progress.update(self._bars[task], memory=", ".join(words))
+        self._update(task, memory=", ".join(words))
+
+    def _update(self, task: str, **fields: object) -> None:
+        bar = self._bars.get(task)
+        if bar is not None:
+            self._progress.update(bar, **fields)  # type: ignore[arg-type]  # the library's own way of taking fields
 
     def _print(self, text: str, style: str) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False)

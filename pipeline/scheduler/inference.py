@@ -47,6 +47,8 @@ def _go_on(tries: Tries, answers: Answers) -> None:
     begun, here = answers.begun, tries.parts["device"]
     if begun.source:
         tries.note(f"{len(begun.lines)} answers are those of {begun.source}")
+    elif begun.lines:
+        tries.note(f"{len(begun.lines)} items were through before the run was resumed")
     if begun.lines and begun.device and begun.device != here:
         tries.degrade(f"{len(begun.lines)} answers were given on {begun.device}, not on {here}")
         tries.parts["device"] = " + ".join(sorted({begun.device, here}))
