@@ -72,7 +72,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
     """Write the registry entry of a package that is there already, after reading what it declares.
 
     Nothing is written where `check` would refuse it: another name, a tag that is not there, a core that it does not fit.
-    A folder becomes an entry and an overlay for dev; prod refuses it until it has a repository and a tag.
+    A folder becomes an entry and an overlay for dev; `check` refuses it in prod until it has a repository and a tag.
     """
     here = settings.open()
     git = {"git": url, "tag": tag, "rev": rev, "subdirectory": subdirectory}

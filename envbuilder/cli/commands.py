@@ -101,6 +101,10 @@ class Overview(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
+# Longer examples do not push the others' remarks to the right.
+_ALIGNED = 45
+
+
 def _show_examples(command: click.Command, name: str) -> None:
     from envbuilder.cli.examples import EXAMPLES
 
@@ -108,6 +112,6 @@ def _show_examples(command: click.Command, name: str) -> None:
         for inner, child in command.commands.items():
             _show_examples(child, f"{name} {inner}")
     if lines := EXAMPLES.get(name):
-        widest = max(len(line) for line, _ in lines)
+        widest = max((len(line) for line, _ in lines if len(line) <= _ALIGNED), default=0)
         shown = "\n".join(f"  {line:{widest}}  {'# ' + words if words else ''}".rstrip() for line, words in lines)
         command.epilog = f"\b\nExamples:\n{shown}"

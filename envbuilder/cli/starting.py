@@ -92,7 +92,7 @@ def _with_settings(project: Path, ours: str) -> str:
 def new(settings: Settings, name: str, stage: str, url: str | None) -> Outcome:
     """Make a plugin: a package in packages/NAME that passes its own tests, its registry entry and overlay.
 
-    Dev takes the checkout, editable. Prod refuses the plugin until it has a repository and a tag. An inference plugin
+    Dev takes the checkout, editable. `check` refuses it in prod until it has a repository and a tag. An inference plugin
     gets a run file and a small data set, too.
     """
     from envbuilder import registry, templates

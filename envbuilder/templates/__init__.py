@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent
 _PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w.+@/-]*(:[\w.+@/-]+)*")
 # Above the source of an entry that names a path.
 UNRELEASED = (
-    "Prod refuses a path. Once the package has a repository and a tag, name them here:",
+    "In prod `check` refuses a path. Once the package has a repository and a tag, name them here:",
     "  source: {git: https://…, tag: v0.1.0}",
 )
 
