@@ -203,7 +203,7 @@ class Campaign:
         tasks = [
             {
                 "plugin": f"bad-{number}",
-                "batch": 20,
+                "batch": 5,
                 "gpus": 1,
                 "item-timeout": "400ms",
                 "params": {"plan": plans.get(number, {})},
