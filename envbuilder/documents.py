@@ -7,6 +7,7 @@ expected, and the nearest known key.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import sys
@@ -29,8 +30,10 @@ else:
     import tomli as tomllib
 
 # A file of a person has some hundred nodes; aliases that multiply are an attack or an accident.
+_LARGEST = 4_000_000  # bytes
 _MOST_NODES = 100_000
 _DEEPEST = 64
+_PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _TOO_MUCH = "too large or too deeply nested for a file of this kind"
 
 _SLASHES = "in double quotes a backslash begins an escape; write paths with /"
@@ -116,8 +119,12 @@ def read_yaml(path: Path, shown: str) -> Located:
     """Read a YAML file; `shown` is how messages name it.
 
     Raises:
-        ConfigError: it is not there, is no UTF-8, no YAML, or repeats a key.
+        ConfigError: it is not there, too large, no UTF-8, no YAML, or repeats a key.
     """
+    with contextlib.suppress(OSError):  # Which reading tells better.
+        if (size := path.stat().st_size) > _LARGEST:
+            message = f"it has {size / 1e6:.1f} MB, expected at most {_LARGEST / 1e6:g}: {_TOO_MUCH}"
+            raise ConfigError([Problem("config-invalid", message, where=shown, hint=f"ls -l {shown}")])
     return parse_yaml(_text(path, shown), shown)
 
 
@@ -182,6 +189,9 @@ class _Builder:
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
             raise ConfigError([_problem(self._at(node), _TOO_MUCH)])
         self._places.setdefault(path, self._at(node))
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+            message = f"not valid YAML here: could not determine a constructor for the tag {_cut(node.tag)!r}"
+            raise ConfigError([_problem(self._at(node), message)])
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import posixpath
 import re
 import shlex
 import shutil
@@ -22,6 +23,8 @@ from envbuilder.errors import EnvbuilderError, ToolError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 600.0
+# Bytes; what is read of a repository are files that people wrote.
+_LARGEST = 1_000_000
 
 # What is fetched stays in the pack it came in, which is there whole or not at all. Unpacked object by object, as git
 # does with small packs, a commit may come before a full disk or a kill does, and its files never.
@@ -32,6 +35,13 @@ class RemoteError(EnvbuilderError):
     """A remote that cannot be reached or does not answer as a git repository."""
 
     code = "remote-unreachable"
+
+
+class OddFileError(EnvbuilderError):
+    """A file of a repository that is not read: too large, or a symbolic link that leads out of the repository."""
+
+    code = "metadata-unreadable"
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -201,13 +211,36 @@ class Repository:
         return commit in self._held
 
     def read(self, commit: str, path: str) -> str | None:
-        """The text of a file at a commit; None where there is none."""
+        """The text of a file at a commit, through links inside of the repository; None where there is none.
+
+        Raises:
+            OddFileError: it is larger than a file that people wrote, or a link leads out of the repository.
+        """
         if (commit, path) not in self._texts:
-            done = self._in_clone("cat-file", "blob", f"{commit}:{path}")
-            if not done.ok:
+            told = self._look(f"{commit}:{path}")
+            name, _, rest = told.partition(" ")
+            if name == "symlink":
+                target = rest.partition("\n")[2].strip()
+                raise OddFileError(f"{path} is reached by a symbolic link that leaves the repository, to {target!r}")
+            kind, _, size = rest.partition(" ")
+            if kind != "blob":
                 return None  # The commit may yet be fetched.
-            self._texts[commit, path] = done.stdout
+            if int(size) > _LARGEST:
+                raise OddFileError(f"{path} has {int(size) / 1e6:.1f} MB, expected at most {_LARGEST / 1e6:g}")
+            self._texts[commit, path] = self._in_clone("cat-file", "blob", name).stdout
         return self._texts[commit, path]
+
+    def _look(self, name: str) -> str:
+        """Digest, kind and size in bytes of an object; or how it cannot be reached."""
+        return self._in_clone("cat-file", "--batch-check", "--follow-symlinks", feed=f"{name}\n").stdout.strip()
+
+    def links_out(self, commit: str, below: str) -> list[tuple[str, str]]:
+        """The symbolic links below a folder at a commit that lead out of the repository, with what they name."""
+        done = self._in_clone("ls-tree", "-r", "-z", commit, "--", *([below] if below else []))
+        lines = (line.partition("\t") for line in done.stdout.split("\0"))
+        links = [path for facts, _, path in lines if facts.startswith("120000 ")]
+        targets = ((path, self._in_clone("cat-file", "blob", f"{commit}:{path}").stdout) for path in links)
+        return [(path, target) for path, target in targets if _leaves(path, target)]
 
     def submodules(self, commit: str) -> list[tuple[str, str, str]]:
         """Path, address as it is written, and commit of every submodule at a commit."""
@@ -280,17 +313,17 @@ class Repository:
             done = self._in_clone("fetch", *flags, "--", self.remote, *specs)
         return done
 
-    def _in_clone(self, *arguments: str) -> process.Completed:
-        return self._git("--git-dir", str(self.path), *arguments)
+    def _in_clone(self, *arguments: str, feed: str | None = None) -> process.Completed:
+        return self._git("--git-dir", str(self.path), *arguments, feed=feed)
 
     @staticmethod
-    def _git(*arguments: str, env: Mapping[str, str] | None = None) -> process.Completed:
+    def _git(*arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:
         # Never a prompt, never a helper program from an address, never large files that nobody asked for.
         said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", "=".join(_PACKED))
         settings = [word for each in said for word in ("-c", each)]
         own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
         whole = process.clean_environment(own)
-        return process.run(["git", *settings, *arguments], env=whole, timeout_s=_TIMEOUT_S)
+        return process.run(["git", *settings, *arguments], env=whole, timeout_s=_TIMEOUT_S, feed=feed)
 
     def _unreachable(self, done: process.Completed) -> RemoteError:
         via = "" if self.remote == self.url else f" (through the mirror {self.remote})"
@@ -374,6 +407,11 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
         settings[f"GIT_CONFIG_KEY_{number}"] = key
         settings[f"GIT_CONFIG_VALUE_{number}"] = value
     return settings
+
+
+def _leaves(path: str, target: str) -> bool:
+    place = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return place.startswith("/") or place.split("/")[0] == ".."
 
 
 def _slug(url: str) -> str:

@@ -121,7 +121,7 @@ def _shortened(word: str) -> str:
     return word if word == first and len(word) <= _MOST_WORD_CHARS else f"{first[:_MOST_WORD_CHARS]}…"
 
 
-def run(
+def run(  # noqa: PLR0913 - what a program may be given, each with a name
     argv: Sequence[str | Path],
     *,
     cwd: Path | None = None,
@@ -129,6 +129,7 @@ def run(
     timeout_s: float | None = None,
     hear: Callable[[str], None] | None = None,
     log: Path | None = None,
+    feed: str | None = None,
 ) -> Completed:
     """Run a program to its end and keep what it wrote.
 
@@ -141,6 +142,7 @@ def run(
         timeout_s: seconds after which it is ended.
         hear: called, in another thread, with each line of its stderr as it comes.
         log: a file that gets what it writes, as it comes, in place of us.
+        feed: what it reads from its standard input, which is empty otherwise.
 
     Raises:
         ToolError: the program cannot be started, or did not end in time.
@@ -151,14 +153,14 @@ def run(
         raise Interrupted
     tell_end, begun = _tell(words, cwd), time.monotonic()
     ear = _Ear(hear) if hear is not None else None
-    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear, log)
+    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear, log, feed is not None)
     with _live_guard:
         _live.add(process)
     if _stopping.is_set():  # `stop_all` may have looked before this one was there.
         _signal_group(process, signal.SIGTERM)
     ended = False
     try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
+        stdout, stderr = process.communicate(feed, timeout=timeout_s)
         ended = True
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{words[0]} did not end within {timeout_s:g} s") from error
@@ -198,13 +200,14 @@ class _Ear(threading.Thread):
 
 
 def _start(
-    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None, log: Path | None
+    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], ear: _Ear | None, log: Path | None, fed: bool
 ) -> subprocess.Popen[str]:
+    source = subprocess.PIPE if fed else subprocess.DEVNULL
     try:
         if log is None:
-            return _spawn(words, cwd, env, subprocess.PIPE, ear.mouth if ear else subprocess.PIPE)
+            return _spawn(words, cwd, env, (source, subprocess.PIPE, ear.mouth if ear else subprocess.PIPE))
         with log.open("ab") as stream:
-            return _spawn(words, cwd, env, stream.fileno(), stream.fileno())
+            return _spawn(words, cwd, env, (source, stream.fileno(), stream.fileno()))
     finally:
         if ear is not None:
             os.close(ear.mouth)
@@ -212,14 +215,15 @@ def _start(
 
 
 def _spawn(
-    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], stdout: int, stderr: int
+    words: tuple[str, ...], cwd: Path | None, env: dict[str, str], streams: tuple[int, int, int]
 ) -> subprocess.Popen[str]:
+    stdin, stdout, stderr = streams
     try:
         return subprocess.Popen(
             words,
             cwd=cwd,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             text=True,

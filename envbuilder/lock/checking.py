@@ -22,7 +22,7 @@ from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pin
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.project import Member, edit_hint
 from envbuilder.lock.siblings import divergent
-from envbuilder.lock.sources import Sources, nearest, same_place
+from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
 from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
 from envbuilder.store import interpreters
 
@@ -74,7 +74,8 @@ def check(
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
     checker = Checker(workspace, profile, pins, question)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
-    listings = {} if question.offline else list_remotes(checker.sources, entries)
+    asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
+    listings = {} if question.offline else list_remotes(checker.sources, asked)
     for entry in entries:
         problems.extend(checker.check_entry(entry, listings))
     for plugin in plugins:
@@ -149,6 +150,8 @@ class Checker:
             allowed = ", ".join(self._profile.sources)
             message = f"source is {entry.source.kind} ({entry.source}); {self._profile.name} allows {allowed}"
             problems.append(self._problem("source-not-allowed", entry, message, hint=edit_hint(entry)))
+        if reason := refused_here(entry.source, self._profile, self._workspace):
+            problems.append(self._problem("source-not-allowed", entry, reason, hint=edit_hint(entry)))
         refs: Mapping[str, Resolved] | None = None
         broken: Problem | None = None
         if isinstance(entry.source, GitSource) and entry.source.url in listings:

@@ -48,6 +48,7 @@ from envbuilder.lock.project import (
     torch_backends,
     while_resolving,
 )
+from envbuilder.lock.siblings import cycle
 from envbuilder.lock.sources import Sources, TagError
 from envbuilder.models import (
     Entry,
@@ -68,6 +69,8 @@ from envbuilder.store.files import keep_from_git, locked, unwritable, write_atom
 # Measured: four resolutions at once are the most that two cores and one index gain from.
 _JOBS = 4
 _STAGING = ".lock-in-progress"
+# What keeps a lock from being judged, and is wrong whether it is judged or not.
+_TOLD_AS_THEY_ARE = {"lock-stale", "metadata-unreadable", "sibling-cyclic", "source-not-allowed"}
 # What is yanked or deleted meanwhile shows that much later.
 _ANSWERS_HOLD_S = 3600
 
@@ -175,6 +178,7 @@ class Locker:
             record = self._pins.locks.get(plugin.name)
             backends = record.backends if record else ()
         members = closure(plugin, self._registry, self.sources.member, also=extra)
+        self._refuse_cycle(plugin, members)
         known = self._torch_in(plugin, members, torch)
         offered = torch_backends(plugin, self._profile) if known else ()
         folder = f"profiles/{self._profile.name}/{plugin.name}"
@@ -197,6 +201,13 @@ class Locker:
         # Some siblings are told by no metadata, only by an index's package.
         siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
         return self.draft(plugin, siblings, torch=accelerators.PACKAGES & names)
+
+    def _refuse_cycle(self, plugin: Entry, members: tuple[Member, ...]) -> None:
+        if way := cycle(members):
+            message = f"entries need one another in a circle: {' → '.join(way)}; one of them has to do without"
+            entry = next(item.entry for item in members if item.entry.name == way[0])
+            hint = f"envbuilder lock --profile {self._profile.name} {plugin.name}  # once one of them does"
+            raise EnvbuilderError(message, code="sibling-cyclic", where=entry.at("source"), hint=hint)
 
     def _bare(self, plugin: Entry, extra: Sequence[Entry]) -> Bare:
         """A plugin's project as its align groups see it: without what they, or builds, brought to it."""
@@ -625,7 +636,7 @@ def find_stale(
             reason = stale_reason(folder, draft, pins.locks.get(plugin.name))
             problem = reason and Problem("lock-stale", reason, plugin.name, where, f"{hint} {plugin.name}")
         except EnvbuilderError as error:
-            code = error.code if error.code in {"lock-stale", "metadata-unreadable"} else "lock-stale"
+            code = error.code if error.code in _TOLD_AS_THEY_ARE else "lock-stale"
             problem = Problem(code, error.message, plugin.name, error.where or where, error.hint)
         found[plugin.name] = problem or draft
     return found

@@ -1,12 +1,13 @@
-"""Whether the closures of a profile hold one library at one commit. Pure."""
+"""Whether a closure has an order, and whether the closures of a profile hold one library at one commit. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from envbuilder.compat import requested
 from envbuilder.errors import Problem
-from envbuilder.lock.project import LockedPackage
+from envbuilder.lock.project import LockedPackage, Member
 from envbuilder.models import Profile
 
 
@@ -37,3 +38,25 @@ def divergent(
             hint = " ".join(["envbuilder", "lock", "--profile", profile.name, *newer, *plugins])
             message = f"{name}{f' ({asked})' if asked else ''} is at {shown}"
             yield Problem("sibling-divergent", message, name, f"profiles/{profile.name}", hint)
+
+
+def cycle(members: Sequence[Member]) -> tuple[str, ...]:
+    """The names along the first way that leads from a member back to it, it at both ends; none where none does."""
+    needs = {item.entry.name: sorted(_needed(item)) for item in members}
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> tuple[str, ...]:
+        if name in way:
+            return (*way[way.index(name) :], name)
+        if name in done:
+            return ()
+        found = next(filter(None, (follow(needed, (*way, name)) for needed in needs.get(name, ()))), ())
+        done.add(name)
+        return found
+
+    return next(filter(None, (follow(name, ()) for name in needs)), ())
+
+
+def _needed(member: Member) -> set[str]:
+    # A package that names itself, with an extra, does so for another extra's sake.
+    return {name for name, _ in requested(member.metadata.dependencies or (), member.extras)} - {member.entry.name}

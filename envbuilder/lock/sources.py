@@ -12,17 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from envbuilder import uv
 from envbuilder.documents import parse_toml
 from envbuilder.errors import EnvbuilderError
-from envbuilder.git import RemoteError, Repository, Resolved, uv_settings
+from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
 from envbuilder.lock import metadata, signatures
 from envbuilder.lock.backends import declared_in
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
-from envbuilder.lock.project import Member, digest
-from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Workspace
+from envbuilder.lock.project import Member, digest, edit_hint
+from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
 
 
 class Unpinned(EnvbuilderError):  # noqa: N818 - a state, met where no network may be used
@@ -36,6 +37,13 @@ class TagError(EnvbuilderError):
     """A ref that is not at the remote, or is not what it was."""
 
     code = "tag-missing"
+    exit_status = 1
+
+
+class SourceError(EnvbuilderError):
+    """A source that a profile does not allow, and that is not even looked at."""
+
+    code = "source-not-allowed"
     exit_status = 1
 
 
@@ -141,6 +149,8 @@ class Sources:
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
 
     def _pin(self, entry: Entry, source: GitSource) -> Pin:
+        if reason := refused_here(source, self._profile, self._workspace):
+            raise SourceError(reason, where=entry.at("source"), hint=edit_hint(entry))
         old = self._trusted(entry, source)
         if old is not None and not self._repin:
             return old if self._frozen else self._with_signature(old)
@@ -152,6 +162,7 @@ class Sources:
         found = self._found(entry, source, repository)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
+        self._refuse_links_out(repository, found.commit, source)
         self._refuse_missing_submodules(repository, found.commit, source)
         declared = self.declared(found.commit, source)
         return Pin(
@@ -168,6 +179,13 @@ class Sources:
             requires=declared.dependencies or (),
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
         )
+
+    @staticmethod
+    def _refuse_links_out(repository: Repository, commit: str, source: GitSource) -> None:
+        # A build would put into the package what is at that place of the machine that builds.
+        for path, target in repository.links_out(commit, source.subdirectory):
+            message = f"{path} is a symbolic link that leaves the repository, to {target!r}"
+            raise MetadataError(message, where=f"{source.url} {source.ref}:{path}")
 
     def _refuse_missing_submodules(self, repository: Repository, commit: str, source: GitSource) -> None:
         # uv checks submodules out with the rest, and fails late, in git's words, where one is gone.
@@ -270,10 +288,14 @@ class Sources:
             MetadataError: it cannot be read.
         """
         folder = f"{source.subdirectory}/" if source.subdirectory else ""
-        text = repository.read(commit, f"{folder}pyproject.toml")
-        if text is None and repository.read(commit, f"{folder}setup.py") is not None:
-            return metadata.BUILD_TELLS
-        return metadata.static(text, f"{source.url} {source.ref}:{folder}pyproject.toml")
+        where = f"{source.url} {source.ref}:{folder}pyproject.toml"
+        try:
+            text = repository.read(commit, f"{folder}pyproject.toml")
+            if text is None and repository.read(commit, f"{folder}setup.py") is not None:
+                return metadata.BUILD_TELLS
+        except OddFileError as error:
+            raise MetadataError(error.message, where=where) from error
+        return metadata.static(text, where)
 
     def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
@@ -336,6 +358,16 @@ def _submodule_address(base: str, address: str) -> str | None:
                 place = f"{place}/{step}"
         return place
     return address if re.match(r"(https?|ssh|git)://[^-]|[\w.-]+@[\w.-]+:[^:]", address) else None
+
+
+def refused_here(source: Source, profile: Profile, workspace: Workspace) -> str | None:
+    """Why a source that is a folder of this machine is refused: no other machine has what is out of the workspace."""
+    if not isinstance(source, GitSource) or not source.url.startswith("file:") or "path" in profile.sources:
+        return None
+    place = Path(unquote(source.url.removeprefix("file://"))).resolve()
+    if place.is_relative_to(workspace.root.resolve()):
+        return None
+    return f"{source.url} is out of the workspace; {profile.name} allows addresses that hold on other machines, too"
 
 
 def same_place(pin: Pin, source: GitSource) -> bool:

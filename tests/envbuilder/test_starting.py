@@ -164,7 +164,7 @@ def test_new_plugin_is_as_the_house_writes(fresh: Workshop) -> None:
 
 def test_new_plugin_with_a_repository_waits_for_its_tag(fresh: Workshop) -> None:
     """With `--git` the base entry names the first tag to come; check says that it is not there."""
-    repository = fresh.root / "later.git"
+    repository = fresh.work / "remotes" / "later.git"
     fresh.git("init", "--quiet", "--bare", str(repository))
     assert fresh.within("new", "later", "--stage", "eval", "--git", f"file://{repository}").status == 0
     assert "tag-missing" in fresh.within("check", "--format", "json").codes
