@@ -399,13 +399,20 @@ def _problem(place: Place, message: str, *, entry: str | None = None, remark: st
     return Problem("config-invalid", message, entry=entry, where=str(place), hint=hint)
 
 
+def _neighbour(path: Path) -> str:
+    """The file beside one that is not there that looks most like it, as words to add."""
+    with contextlib.suppress(OSError):
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
+        return f"; nearest: {near[0]}" if near else ""
+    return ""
+
+
 def _text(path: Path, shown: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            [Problem("config-missing", "no such file", where=shown, hint=f"ls {Path(shown).parent}")]
-        ) from None
+        message = f"no such file{_neighbour(path)}"
+        raise ConfigError([Problem("config-missing", message, where=shown, hint=f"ls {Path(shown).parent}")]) from None
     except UnicodeDecodeError as error:
         place = Place(shown, error.object[: error.start].count(b"\n") + 1)
         raise ConfigError([_problem(place, f"not UTF-8: byte {error.object[error.start]:#04x}")]) from error

@@ -280,3 +280,12 @@ def test_backslashes_in_double_quotes_are_told_as_what_they_are() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_toml('a = 1\nb = "C:\\data"\n', "f.toml")
     assert "write paths with /" in str(caught.value.problems[0].hint)
+
+
+def test_a_file_that_is_not_there_names_its_neighbour(tmp_path: Path) -> None:
+    """A name that was mistyped is answered with the nearest beside it; a folder that is not there with nothing."""
+    (tmp_path / "shout.yaml").write_text("")
+    for folder, said in ((tmp_path, "no such file; nearest: shout.yaml"), (tmp_path / "none", "no such file")):
+        with pytest.raises(ConfigError) as caught:
+            read_yaml(folder / "shuot.yaml", "shuot.yaml")
+        assert caught.value.problems[0].message == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -150,6 +151,24 @@ def test_new_plugin_passes_its_tests_and_is_in_the_registry(fresh: Workshop, sta
     ran = fresh.within("check", "--format", "json")
     assert ran.codes == ["lock-missing", "source-not-allowed"]
     assert fresh.within("new", "my-vlm", "--stage", stage).status == 2, "it is there now"
+
+
+def test_files_are_what_their_schemas_say(fresh: Workshop) -> None:
+    """What editors are pointed to holds for the files that come along; a typo does not pass."""
+    jsonschema = importlib.import_module("jsonschema")
+    assert fresh.within("new", "shout", "--stage", "inference").status == 0
+    profiles = fresh.work / "profiles"
+    documents = {
+        "entry": read_yaml(profiles / "registry" / "shout.yaml", "e").value,
+        "overlay": read_yaml(profiles / "registry" / "shout.dev.yaml", "o").value,
+        "run": read_yaml(profiles / "runs" / "shout.yaml", "r").value,
+        "profile": read_toml(profiles / "prod" / "profile.toml", "p").value,
+    }
+    for name, document in documents.items():
+        schema = json.loads((profiles / "schemas" / f"{name}.schema.json").read_text())
+        jsonschema.validate(document, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**document, "sorce": 1}, schema)
 
 
 def test_new_plugin_is_as_the_house_writes(fresh: Workshop) -> None:
