@@ -37,6 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Develop": {
         "dev": ("developing:dev", "Work on plugins as checkouts; and back."),
         "test": ("testing:test", "Run packages' own tests: of checkouts, or of tags."),
+        "release": ("releasing:release", "Tag and push a plugin, and pin it for prod."),
         "matrix": ("matrix:matrix", "Print what CI can test."),
     },
     "Run": {

@@ -71,6 +71,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("envbuilder test --profile prod ocr-crnn", "the pinned tag"),
         ("envbuilder test --integration ocr-crnn --junit report.xml", ""),
     ),
+    "release": (
+        ("envbuilder release ocr-crnn --bump minor --dry-run", "what would be done"),
+        ("envbuilder release ocr-crnn --version 0.2.0", "asks before it pushes"),
+        ("envbuilder release --all --bump patch --yes", "what changed since its tag"),
+    ),
     "matrix": (
         ("envbuilder matrix", "all that can be tested"),
         ("envbuilder matrix --format github --changed-since origin/main", ""),

@@ -181,14 +181,14 @@ def _concerns(view: View, entry: Entry, files: Sequence[PurePosixPath]) -> bool:
 
 def _dependents(view: View, changed: Collection[str]) -> set[str]:
     """The entries that lead to changed ones through what they declare."""
-    asked = {entry.name: _asked(view, entry) for entry in view.registry.entries}
+    wanted = {entry.name: asked(view, entry) for entry in view.registry.entries}
     found = set(changed)
-    while more := {name for name, others in asked.items() if name not in found and found & others}:
+    while more := {name for name, others in wanted.items() if name not in found and found & others}:
         found |= more
     return found
 
 
-def _asked(view: View, entry: Entry) -> set[str]:
+def asked(view: View, entry: Entry) -> set[str]:
     """What an entry's package asks for, its test groups included."""
     lines: list[str] = [*entry.requires]
     if isinstance(entry.source, PathSource):
