@@ -124,6 +124,9 @@ def new(settings: Settings, name: str, stage: str, url: str | None) -> Outcome:
             f"{package}: a plugin for {stage}, {plugin.entry}",
             f"next: cd {package} && uv run pytest",
             *_first_run(plugin),
+            f"for prod: push it to {url} with the tag v0.1.0, then envbuilder lock"
+            if url
+            else f"for prod: name its repository and tag in {base}",
         ),
     )
 

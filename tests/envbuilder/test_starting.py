@@ -142,6 +142,7 @@ def test_new_plugin_passes_its_tests_and_is_in_the_registry(fresh: Workshop, sta
     done = subprocess.run(command, cwd=package, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     entry = validate(read_yaml(fresh.registry / "my-vlm.yaml", "e"), EntryDocument)
+    assert ran.out.endswith("for prod: name its repository and tag in profiles/registry/my-vlm.yaml\n")
     assert (entry.name, entry.stage, entry.entry) == ("my-vlm", stage, "my_vlm:MyVlm")
     assert read_yaml(fresh.registry / "my-vlm.dev.yaml", "o").value == {"source": {"path": "packages/my-vlm"}}
     for name in ("my-vlm.yaml", "my-vlm.dev.yaml"):
@@ -185,7 +186,9 @@ def test_new_plugin_with_a_repository_waits_for_its_tag(fresh: Workshop) -> None
     """With `--git` the base entry names the first tag to come; check says that it is not there."""
     repository = fresh.work / "remotes" / "later.git"
     fresh.git("init", "--quiet", "--bare", str(repository))
-    assert fresh.within("new", "later", "--stage", "eval", "--git", f"file://{repository}").status == 0
+    ran = fresh.within("new", "later", "--stage", "eval", "--git", f"file://{repository}")
+    assert ran.status == 0, ran.err
+    assert ran.out.endswith(f"for prod: push it to file://{repository} with the tag v0.1.0, then envbuilder lock\n")
     assert "tag-missing" in fresh.within("check", "--format", "json").codes
     ran = fresh.within("new", "other", "--stage", "eval", "--git", "no address")
     assert ran.status == 2
