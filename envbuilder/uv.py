@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -19,9 +20,6 @@ from envbuilder.models import Interpreter, Profile
 
 # A lock or a cold sync of a torch environment moves gigabytes over slow lines.
 _TIMEOUT_S = 3 * 3600.0
-
-# Where uv looks when nobody names an index.
-DEFAULT_INDEX = "https://pypi.org/simple"
 
 # What a person sets for other projects and what would change what is locked or installed here: the profile decides that.
 _CHOICES = frozenset(
@@ -68,6 +66,14 @@ print(json.dumps([sys.implementation.name, platform.python_version(),
 
 
 @cache
+@functools.cache
+def default_index() -> str:
+    """Where uv looks when nobody names an index, as that index's own client spells it."""
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+    return PYPI_SIMPLE_ENDPOINT.rstrip("/")
+
+
 def find_uv() -> Path:
     """The uv to use: the one that came with envbuilder, or a newer one on PATH of the same minor series.
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import tomlkit
 
 from envbuilder.errors import EnvbuilderError
-from envbuilder.uv import DEFAULT_INDEX
+from envbuilder.uv import default_index
 
 _ADDRESS = re.compile(r'\b(?P<key>url|registry) = "(?P<address>[^"]*)"')
 _RELATIVE = re.compile(r'\b(?P<key>editable|directory|path) = "(?P<path>\.\.?/[^"]*)"')
@@ -81,8 +81,8 @@ class IndexMirrors:
     def tables(self, indexes: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
         """``[[tool.uv.index]]`` tables that lead to the mirrors; of uv's own default too, where none is named."""
         led = [{**table, "url": self.there(str(table["url"]))} for table in indexes]
-        if not any(table.get("default") for table in led) and self.there(DEFAULT_INDEX) != DEFAULT_INDEX:
-            led.append({"name": "mirror-of-pypi", "url": self.there(DEFAULT_INDEX), "default": True})
+        if self and not any(table.get("default") for table in led) and self.there(default_index()) != default_index():
+            led.append({"name": "mirror-of-pypi", "url": self.there(default_index()), "default": True})
         return led
 
     def lock_there(self, text: str) -> str:

@@ -18,7 +18,7 @@ from envbuilder.lock import metadata
 from envbuilder.lock.fitting import CoreJudge, Refs, Row, replacement
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.models import Entry, GitSource, Profile, PypiSource
-from envbuilder.uv import DEFAULT_INDEX, index_tables
+from envbuilder.uv import default_index, index_tables
 
 if TYPE_CHECKING:
     from pypi_simple import DistributionPackage
@@ -221,5 +221,5 @@ def _indexes(profile: Profile) -> list[tuple[str, tuple[str, str] | None]]:
         user, password = os.environ.get(f"{prefix}_USERNAME"), os.environ.get(f"{prefix}_PASSWORD")
         found.append((str(table["url"]), (user or "", password or "") if user or password else None))
     if not any(table.get("default") for table in tables):
-        found.append((DEFAULT_INDEX, None))
+        found.append((default_index(), None))
     return found

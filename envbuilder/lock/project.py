@@ -20,7 +20,7 @@ from envbuilder import accelerators
 from envbuilder.compat import accepts, requested, requirement_on
 from envbuilder.config import python_specifier
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
-from envbuilder.uv import DEFAULT_INDEX, index_tables
+from envbuilder.uv import default_index, index_tables
 
 # Changes when a lock of an earlier envbuilder has to be written anew.
 _FORMAT = 1
@@ -261,7 +261,7 @@ def reusing_answers(text: str, hold_s: int) -> str:
     table = "[[tool.uv.index]]\n"
     setting = f'cache-control = {{ api = "max-age={hold_s}" }}\n'
     if "default = true" not in text:
-        text += f'\n{table}url = "{DEFAULT_INDEX}"\ndefault = true\n'
+        text += f'\n{table}url = "{default_index()}"\ndefault = true\n'
     return text.replace(table, table + setting)
 
 

@@ -11,6 +11,7 @@ from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
 from envbuilder.lock.mirrors import IndexMirrors, UnmappedError
+from envbuilder.uv import default_index
 
 
 @dataclass
@@ -143,13 +144,13 @@ def test_the_public_index_is_mirrored_too(workshop: Workshop) -> None:
     workshop.plugin("alpha", dependencies=("common",))
     with Index(workshop.root / "wheels") as mirror:
         files = mirror.url.replace("simple", "files/")
-        lines = f'"https://pypi.org/simple" = "{mirror.url}"\n"https://files.pythonhosted.org/packages/" = "{files}"\n'
+        lines = f'"{default_index()}" = "{mirror.url}"\n"https://files.example.org/packages/" = "{files}"\n'
         workshop.settings(core={}, extra=f"[tool.envbuilder.index-mirrors]\n{lines}")
         env = {"UV_CACHE_DIR": str(workshop.root / "cache")}
         assert workshop.within("lock", env=env).status == 0
         text = (workshop.work / "profiles/prod/alpha/uv.lock").read_text()
-        assert 'source = { registry = "https://pypi.org/simple" }' in text
-        assert '"https://files.pythonhosted.org/packages/common-1.0-py3-none-any.whl"' in text
+        assert f'source = {{ registry = "{default_index()}" }}' in text
+        assert '"https://files.example.org/packages/common-1.0-py3-none-any.whl"' in text
         assert "127.0.0.1" not in text + (workshop.work / "profiles/prod/alpha/pyproject.toml").read_text()
         assert workshop.within("build", env=env).status == 0
 
