@@ -170,3 +170,12 @@ def test_records_of_repetitions_are_not_counted_twice(render: Render) -> None:
     document = repeated((0.1, 0.2))
     records = [record(str(item), "x", task=each["id"]) for each in document["tasks"][:2] for item in (1, 2)]
     assert "2 items" in Page(render({**document, "records": records})).text
+
+
+def test_many_failures_are_named_in_a_line(render: Render) -> None:
+    """Tasks of one plugin that ended alike are counted, and beyond six kinds the rest are a number."""
+    alike = [task(f"a{number}", plugin="a", status="timeout") for number in range(30)]
+    others = [task(f"b{number}", status="failed") for number in range(7)]
+    text = Page(render(small(tasks=[*alike, *others]))).text
+    assert "37 of 37 tasks did not end well: a (timeout) 30×, b0 (failed)" in text
+    assert "b4 (failed), and 2 more." in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ LONGEST = 4000
 """Characters of an error that are shown, from its end: a traceback says last what went wrong."""
 
 NAMED = 6
-"""Items that are named for one error."""
+"""Items that are named for one error, and kinds of failures in the headline."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ def failed_tasks(report: ReportDocument) -> list[FailedTask]:
         for task in report["tasks"]
         if task["status"] != "ok"
     ]
+
+
+def name_failures(failed: Sequence[FailedTask]) -> str:
+    """Name plugins with how their tasks ended, those that ended the same together, a few of them."""
+    counted = Counter(f"{each.task['plugin']} ({each.task['status']})" for each in failed)
+    named = [f"{name} {count}×" if count > 1 else name for name, count in counted.most_common(NAMED)]
+    more = [f"and {len(counted) - NAMED} more"] if len(counted) > NAMED else []
+    return ", ".join([*named, *more])
 
 
 def troubles(report: ReportDocument) -> list[Trouble]:

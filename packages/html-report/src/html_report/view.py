@@ -10,7 +10,7 @@ from vlm_core import ReportDocument, TaskDocument
 from html_report.charts import Chart, class_chart, latency_chart, leading, model_colours, trade_chart
 from html_report.examples import Group, pick_examples
 from html_report.facts import read_facts
-from html_report.failures import FailedItems, FailedTask, Trouble, failed_items, failed_tasks, troubles
+from html_report.failures import FailedItems, FailedTask, Trouble, failed_items, failed_tasks, name_failures, troubles
 from html_report.params import Params
 from html_report.provenance import Checkout, Origins, checkouts, explain, read_origins
 from html_report.repeats import SpreadRow, spread_rows
@@ -50,7 +50,7 @@ class View:
         first_charts: for the first screen.
         class_charts, latency_chart: for the sections below.
         groups: the most wrong answers.
-        failed_tasks, failed_items, troubles: what did not work, or only just.
+        failed_tasks, failures_named, failed_items, troubles: what did not work, or only just.
         spread_rows: how far repetitions lie apart.
         sessions: timelines.
         origins: what made the figures, by task.
@@ -78,6 +78,7 @@ class View:
     latency_chart: Chart | None
     groups: list[Group]
     failed_tasks: list[FailedTask]
+    failures_named: str
     failed_items: list[FailedItems]
     troubles: list[Trouble]
     spread_rows: list[SpreadRow]
@@ -106,6 +107,7 @@ def build_view(report: ReportDocument, params: Params) -> View:
     if latency and len(shown) < 2:  # noqa: PLR2004 - two fit side by side
         shown.append(latency)
     run = report["run"]
+    failed = failed_tasks(report)
     origins = read_origins(report)
     rows = result_rows(results, metrics, origins)
     reused = [found for task in report["tasks"] if (found := read_facts(task).reused)]
@@ -130,7 +132,8 @@ def build_view(report: ReportDocument, params: Params) -> View:
         ),
         latency_chart=None if latency in shown else latency,
         groups=pick_examples(results, params.examples),
-        failed_tasks=failed_tasks(report),
+        failed_tasks=failed,
+        failures_named=name_failures(failed),
         failed_items=failed_items(results),
         troubles=troubles(report),
         spread_rows=spread_rows(results, metrics),
