@@ -20,8 +20,8 @@ from envbuilder.lock import signatures
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.metadata import MetadataError
-from envbuilder.lock.project import Member, edit_hint
-from envbuilder.lock.siblings import divergent
+from envbuilder.lock.project import Member, closure, edit_hint
+from envbuilder.lock.siblings import cyclic, divergent
 from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
 from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
 from envbuilder.store import interpreters
@@ -81,6 +81,7 @@ def check(
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
+    problems.extend(checker.check_circles(plugins, registry))
     problems.extend(checker.check_siblings(plugins, registry))
     problems.extend(checker.check_pins(entries))
     problems.extend(checker.check_pinned_core(entries))
@@ -331,6 +332,13 @@ class Checker:
             Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", plugin.name, where, hint)
             for name, found, pinned in off_pin(packages, pins)
         ]
+
+    def check_circles(self, plugins: Sequence[Entry], registry: Registry) -> Iterator[Problem]:
+        """Plugins whose siblings, as the registry names them now, need one another in a circle."""
+        for plugin in plugins:
+            with contextlib.suppress(EnvbuilderError):  # What cannot be read is told of its entry.
+                if circle := cyclic(closure(plugin, registry, self.sources.member), self._profile):
+                    yield circle
 
     def check_siblings(self, plugins: Sequence[Entry], registry: Registry) -> list[Problem]:
         """Libraries that these plugins' locks hold at other commits than one another's, or than any other plugin's."""

@@ -48,7 +48,7 @@ from envbuilder.lock.project import (
     torch_backends,
     while_resolving,
 )
-from envbuilder.lock.siblings import cycle
+from envbuilder.lock.siblings import cyclic
 from envbuilder.lock.sources import Sources, TagError
 from envbuilder.models import (
     Entry,
@@ -178,7 +178,8 @@ class Locker:
             record = self._pins.locks.get(plugin.name)
             backends = record.backends if record else ()
         members = closure(plugin, self._registry, self.sources.member, also=extra)
-        self._refuse_cycle(plugin, members)
+        if circle := cyclic(members, self._profile):
+            raise EnvbuilderError(circle.message, code=circle.code, where=circle.where, hint=circle.hint)
         known = self._torch_in(plugin, members, torch)
         offered = torch_backends(plugin, self._profile) if known else ()
         folder = f"profiles/{self._profile.name}/{plugin.name}"
@@ -201,13 +202,6 @@ class Locker:
         # Some siblings are told by no metadata, only by an index's package.
         siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
         return self.draft(plugin, siblings, torch=accelerators.PACKAGES & names)
-
-    def _refuse_cycle(self, plugin: Entry, members: tuple[Member, ...]) -> None:
-        if way := cycle(members):
-            message = f"entries need one another in a circle: {' → '.join(way)}; one of them has to do without"
-            entry = next(item.entry for item in members if item.entry.name == way[0])
-            hint = f"envbuilder lock --profile {self._profile.name} {plugin.name}  # once one of them does"
-            raise EnvbuilderError(message, code="sibling-cyclic", where=entry.at("source"), hint=hint)
 
     def _bare(self, plugin: Entry, extra: Sequence[Entry]) -> Bare:
         """A plugin's project as its align groups see it: without what they, or builds, brought to it."""

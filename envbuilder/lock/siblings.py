@@ -40,7 +40,18 @@ def divergent(
             yield Problem("sibling-divergent", message, name, f"profiles/{profile.name}", hint)
 
 
-def cycle(members: Sequence[Member]) -> tuple[str, ...]:
+def cyclic(members: Sequence[Member], profile: Profile) -> Problem | None:
+    """Where entries of a plugin's closure (itself first) need one another in a circle."""
+    if not (way := _circle(members)):
+        return None
+    entry = next(item.entry for item in members if item.entry.name == way[0])
+    message = f"entries need one another in a circle: {' → '.join(way)}; one of them has to do without"
+    plugin = members[0].entry.name
+    hint = f"envbuilder lock --profile {profile.name} {plugin}  # once one of them does"
+    return Problem("sibling-cyclic", message, plugin, entry.at("source"), hint)
+
+
+def _circle(members: Sequence[Member]) -> tuple[str, ...]:
     """The names along the first way that leads from a member back to it, it at both ends; none where none does."""
     needs = {item.entry.name: sorted(_needed(item)) for item in members}
     done: set[str] = set()

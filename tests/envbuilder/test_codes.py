@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from workshop import PYTHON, Workshop
 
 TABLE = Path(__file__).parents[2] / "docs" / "codes.md"
+PACKAGE = Path(__file__).parents[2] / "envbuilder"
 TINY = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
 CORE = {"vlm-core": '"0.1.0"'}
 
@@ -78,9 +80,20 @@ def diverge(workshop: Workshop) -> None:
     workshop.within("lock", "-q", "--repin", "beta")
 
 
+def circle(workshop: Workshop) -> None:
+    """A release of the library that needs the plugin that needs it."""
+    workshop.release("lib", "v0.2.0", version="0.2.0", dependencies=("alpha",))
+    workshop.entry("lib", kind="library", tag="v0.2.0")
+
+
 def new_tag(workshop: Workshop, tag: str) -> None:
     """Name another tag in the generated project."""
     edit(project(workshop) / "pyproject.toml", 'tag = "v0.1.0"}\nlib', f'tag = "{tag}"}}\nlib')
+
+
+def library_tag(workshop: Workshop) -> None:
+    """Name the library's other tag in the generated project."""
+    edit(project(workshop) / "pyproject.toml", 'lib.git", tag = "v0.1.0"', 'lib.git", tag = "v0.2.0"')
 
 
 def no_lock(workshop: Workshop) -> None:
@@ -118,6 +131,7 @@ SITUATIONS = {
         )
     ),
     "sibling-divergent": Situation(diverge),
+    "sibling-cyclic": Situation(circle, both(library_tag, lambda w: uv(w, "lock"))),
     "workspace-member": Situation(
         both(
             lambda w: w.package(w.work / "packages" / "alpha", name="alpha"),
@@ -174,6 +188,32 @@ def rows() -> dict[str, tuple[str, str]]:
 def test_the_table_has_every_situation() -> None:
     """No code is told of that is not tried, and none is tried without being told of."""
     assert set(rows()) == set(SITUATIONS)
+
+
+def codes_in(path: Path) -> Iterator[str]:
+    """The codes that a module gives to problems and errors."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            given += [word.value for word in node.keywords if word.arg == "code"]
+            given += node.args[:1] if name in {"Problem", "_problem"} else []
+            given += node.args[2:3] if name == "explain" else []
+        elif isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["code"]:
+            given.append(node.value)
+        plain = [each for each in given if isinstance(each, ast.Constant | ast.IfExp)]
+        words = (word for each in plain for word in ast.walk(each) if isinstance(word, ast.Constant))
+        yield from (word.value for word in words if word.value and isinstance(word.value, str))
+
+
+def test_every_code_is_told_of() -> None:
+    """What the rooms below the command line can report stands in docs/codes.md, and nothing else does."""
+    above = {"bundles", "cli", "templates", "workflow"}
+    modules = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in above]
+    told = re.findall(r"^\| (`.*?) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {code for path in modules for code in codes_in(path)} == {
+        code for cell in told for code in re.findall(r"`([\w-]+)`", cell)
+    }
 
 
 @pytest.mark.parametrize("code", SITUATIONS)
