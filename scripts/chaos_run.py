@@ -361,7 +361,8 @@ def torch_site() -> str:
 
 
 _RUNNER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # As the command line does until all is imported.
 from pathlib import Path
 from envbuilder.errors import EnvbuilderError
 from pipeline.cli import RunRequest, Terms, execute_run, find_resumable, resume_run
