@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plugin_argument, plugins_argument
-from envbuilder.errors import Problem
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry, PluginOutcome
@@ -78,6 +77,7 @@ def dev_off(settings: Settings, plugin: str, offline: bool) -> Outcome:
     made, stays where it is.
     """
     from envbuilder.render import Outcome
+    from envbuilder.workflow.checkout import missing
     from envbuilder.workflow.developing import Desk
 
     prod, here = _both(settings)
@@ -89,7 +89,7 @@ def dev_off(settings: Settings, plugin: str, offline: bool) -> Outcome:
     row = desk.row(base, _entry(_both(settings)[1], plugin), None, fetch=False)
     outcomes = [] if row.state == "missing" else _rebuild(settings, base, offline=offline)
     problems = [problem for outcome in outcomes for problem in outcome.problems]
-    problems += [_missing(row)] if row.state == "missing" else []
+    problems += filter(None, [missing(here.workspace, row.entry)])
     what = "removed" if removed else "left where it is"
     return Outcome(
         "dev off",
@@ -108,6 +108,7 @@ def dev_status(settings: Settings, plugins: tuple[str, ...], fetch: bool) -> Out
     """Show what dev has of each plugin and library: its branch, how far that is, and the tag it would become."""
     from envbuilder.lock.locking import read_pins
     from envbuilder.render import Outcome, Table
+    from envbuilder.workflow.checkout import missing
     from envbuilder.workflow.developing import Desk
 
     prod, here = _both(settings)
@@ -117,16 +118,9 @@ def dev_status(settings: Settings, plugins: tuple[str, ...], fetch: bool) -> Out
     rows = [desk.row(_entry(prod, name), _entry(here, name), pins.get(name), fetch=fetch) for name in wanted]
     columns = ("plugin", "profile", "source", "branch", "ahead", "behind", "dirty", "would become")
     table = Table(columns, tuple(_cells(row) for row in rows), numeric=frozenset({"ahead", "behind", "dirty"}))
-    missing = [_missing(row) for row in rows if row.state == "missing"]
+    absent = filter(None, (missing(here.workspace, row.entry) for row in rows))
     result = {"plugins": [{"plugin": row.entry.name, **_facts(row)} for row in rows]}
-    return Outcome("dev status", "dev", result=result, problems=tuple(missing), text=(table,))
-
-
-def _missing(row: Row) -> Problem:
-    entry = row.entry
-    message = f"its overlay names {entry.source}, which is not there"
-    hint = f"envbuilder dev on {entry.name}"
-    return Problem("checkout-missing", message, entry.name, entry.at("source"), hint, severity="warning")
+    return Outcome("dev status", "dev", result=result, problems=tuple(absent), text=(table,))
 
 
 def _facts(row: Row) -> dict[str, object]:

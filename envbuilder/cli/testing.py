@@ -15,6 +15,7 @@ from envbuilder.errors import UsageError
 
 if TYPE_CHECKING:
     from envbuilder.build import Built
+    from envbuilder.errors import Problem
     from envbuilder.models import Entry, PluginOutcome
     from envbuilder.render import Outcome, Table
     from envbuilder.workflow.testing import Tested
@@ -60,8 +61,9 @@ def test(  # noqa: PLR0913 - one for each option
         tester = Tester(here.workspace, here.profile, options, built={}, store=store)
         tested = [tester.test_together(tested_entries(here, plugins), _integration(here))]
         unbuilt: list[PluginOutcome] = []
+        absent: list[Problem] = []
     else:
-        chosen = tested_entries(here, plugins)
+        chosen, absent = _there(here, tested_entries(here, plugins), named=bool(plugins))
         built, unbuilt = _sealed(settings, here, chosen, jobs=jobs, offline=offline)
         ready = [entry for entry in chosen if entry.name not in {each.plugin for each in unbuilt}]
         tester = Tester(here.workspace, here.profile, options, built=built, store=store)
@@ -69,7 +71,7 @@ def test(  # noqa: PLR0913 - one for each option
             tested = tester.test(ready, progress.report, jobs=jobs)
     if junit is not None:
         _write(junit, tested, unbuilt)
-    problems = [problem for each in unbuilt for problem in each.problems]
+    problems = [*absent, *(problem for each in unbuilt for problem in each.problems)]
     problems += [problem for each in tested for problem in each.problems]
     return Outcome(
         "test",
@@ -124,6 +126,22 @@ def tested_entries(here: Open, names: Sequence[str]) -> list[Entry]:
         return sorted([*here.select(()), *libraries.values()], key=lambda entry: entry.name)
     chosen = [libraries.get(str(canonicalize_name(name))) or here.select([name])[0] for name in names]
     return list({entry.name: entry for entry in chosen}.values())
+
+
+def _there(here: Open, entries: Sequence[Entry], *, named: bool) -> tuple[list[Entry], list[Problem]]:
+    """Those whose checkouts are there, and a warning for each other.
+
+    Raises:
+        UsageError: one that is not there was named.
+    """
+    from envbuilder.workflow.checkout import missing
+
+    absent = {entry.name: problem for entry in entries if (problem := missing(here.workspace, entry))}
+    if named and absent:
+        first = next(iter(absent.values()))
+        message = f"{first.entry}: {first.message}"
+        raise UsageError(message, code=first.code, where=first.where, hint=first.hint)
+    return [entry for entry in entries if entry.name not in absent], list(absent.values())
 
 
 def _integration(here: Open) -> Path:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import process
-from envbuilder.errors import ToolError
+from envbuilder.errors import Problem, ToolError
 from envbuilder.git import mirrored
+from envbuilder.models import Entry, PathSource, Workspace
 
 _TIMEOUT_S = 600.0
 
@@ -218,6 +219,15 @@ def exclude(folder: Path, root: Path, *, hide: bool) -> None:
     kept = [each for each in lines if each != line]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*kept, *([line] if hide else []), ""]), encoding="utf-8")
+
+
+def missing(workspace: Workspace, entry: Entry) -> Problem | None:
+    """A warning where an entry's overlay names a checkout that is not there; None elsewhere."""
+    if not isinstance(entry.source, PathSource) or (workspace.root / entry.source.path).is_dir():
+        return None
+    message = f"its overlay names {entry.source}, which is not there"
+    hint = f"envbuilder dev on {entry.name}"
+    return Problem("checkout-missing", message, entry.name, entry.at("source"), hint, severity="warning")
 
 
 def named(lines: Collection[str], most: int = 5) -> str:

@@ -182,6 +182,8 @@ class Desk:
         old = self.record(name)
         if old is not None:
             before = old.before
+        elif before == text and not cloned:
+            return  # Nothing was done that could be undone.
         tags = Checkout(top, {}).tags() if cloned and old is None else (old.tags if old else {})
         record = Record(self._workspace.show(top), cloned, before, text, tags)
         # The record first: what it says is true of nothing yet, and `dev off` can undo nothing without it.

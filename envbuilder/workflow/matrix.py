@@ -16,6 +16,7 @@ from envbuilder.lock.locking import Draft, find_stale, lock_folder, read_pins
 from envbuilder.lock.metadata import MetadataError, static
 from envbuilder.lock.project import digest
 from envbuilder.models import Entry, GitSource, PathSource, Profile, Registry, Workspace
+from envbuilder.workflow.checkout import missing
 
 # Those that checkouts are tested with unless others are asked for: what CPython's core team looks after.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -72,8 +73,11 @@ def cells(view: View, entries: Sequence[Entry], pythons: Sequence[str]) -> tuple
     In dev checkouts and branches have cells: what dev takes from a tag is prod's to test.
     """
     found: list[Cell] = []
-    checkouts = [entry for entry in entries if isinstance(entry.source, PathSource)]
-    problems: list[Problem] = []
+    absent = [missing(view.workspace, entry) for entry in entries]
+    checkouts = [
+        entry for entry, gone in zip(entries, absent, strict=True) if isinstance(entry.source, PathSource) and not gone
+    ]
+    problems: list[Problem] = [problem for problem in absent if problem]
     for entry in checkouts:
         try:
             found += _of_checkout(view, entry, pythons)

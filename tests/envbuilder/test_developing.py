@@ -148,6 +148,9 @@ def test_on_at_the_default_branch_and_elsewhere(shop: Workshop) -> None:
     assert answer(shop).out == "7\n"
     assert shop.within("dev", "off", "alpha").status == 0
     assert (found / "pyproject.toml").exists()
+    shop.write("profiles/registry/alpha.dev.yaml", "source: {path: mine}\n")
+    assert on(shop)["state"] == "found"
+    assert shop.within("dev", "off", "alpha").status == 0
     shop.package(shop.work / "other", name="gamma")
     for path in ("other", "profiles", "../outside", "."):
         assert shop.within("dev", "on", "alpha", "--path", path).status == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_what_no_python_fits_has_no_cell(shop: Workshop) -> None:
     assert ran.status == 1
     assert ran.codes == ["lock-missing"]
     assert {cell["plugin"] for cell in ran.json["result"]["cells"]} == {"alpha"}  # type: ignore[index]
+
+
+def test_checkouts_that_are_not_there_have_no_cell(shop: Workshop) -> None:
+    """An overlay is committed, the clone that it names is somebody's own: a warning, not an error, in CI and in `test`."""
+    shutil.rmtree(shop.work / "packages" / "beta")
+    ran = shop.within("matrix", "--format", "json", "--profile", "dev")
+    assert (ran.status, ran.codes) == (0, ["checkout-missing"])
+    assert "beta" not in {cell["plugin"] for cell in ran.json["result"]["cells"]}  # type: ignore[index]
+    named = shop.within("test", "beta", "--format", "json")
+    assert (named.status, named.codes) == (2, ["checkout-missing"])
+    for name in ("alpha", "base", "lib"):
+        shutil.rmtree(shop.work / "packages" / name)
+    shop.settings(core={})
+    every = shop.within("test", "--format", "json")
+    assert (every.status, set(every.codes)) == (0, {"checkout-missing"})
 
 
 def test_keys_follow_lock_python_and_backend(shop: Workshop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -232,6 +233,22 @@ def test_refused_pushes_leave_all_as_it_was(shop: Shop) -> None:
     ran = shop.release("alpha", "--bump", "patch", "--yes")
     assert ran.status == 1
     assert ran.codes == ["git-failed"]
+    assert shop.state() == before
+
+
+def test_killed_releases_leave_nothing(shop: Shop) -> None:
+    """Whoever is killed while pushing leaves neither commit nor tag in the checkout, and nothing in the workspace."""
+    shop.on("alpha")
+    shop.change("alpha")
+    number = shop.workshop.root / "number"
+    hook = shop.workshop.remotes / "alpha.git" / ".git" / "hooks" / "pre-receive"
+    hook.write_text(f"#!/bin/sh\nkill -9 $(cat {number})\nexit 1\n")
+    hook.chmod(0o755)
+    before = shop.state()
+    words = shop.workshop.argv("release", "alpha", "--bump", "patch", "--yes", "-q")
+    with subprocess.Popen(words, cwd=shop.work, env=shop.workshop.environment(shop.env)) as process:
+        number.write_text(str(process.pid))
+        assert process.wait(120) == -signal.SIGKILL
     assert shop.state() == before
 
 
