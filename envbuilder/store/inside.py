@@ -132,6 +132,8 @@ def _compile_all(bytecode: Bytecode, listing: str) -> None:
 
 def main(entry: str, shared: str, fresh: str, listing: str) -> None:
     """Import an entry point, or compile a list of files."""
+    if sys.path[:1] == [""]:
+        del sys.path[0]  # The folder that a build is started from is no part of the environment.
     bytecode = Bytecode(shared, fresh)
     usable = sha256 is not None and not sys.flags.optimize
     if listing:

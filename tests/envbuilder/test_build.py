@@ -112,6 +112,20 @@ def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code
     assert not (workshop.work / ".envbuilder" / "envs" / "prod" / "alpha").exists()
 
 
+def test_a_folder_that_a_build_is_started_from_takes_no_part(workshop: Workshop) -> None:
+    """What lies about in the current folder neither stands in for a package nor makes its import fail."""
+    workshop.plugin("alpha", code="import a_module_that_is_not_there\nclass Model: pass\n")
+    workshop.plugin("beta")
+    workshop.write("a_module_that_is_not_there.py", "")
+    workshop.write("beta.py", "raise RuntimeError('not the package')\n")
+    assert workshop.run("lock").status == 0
+    ran = workshop.run("build", "--format", "json")
+    assert {each["plugin"]: each["state"] for each in ran.json["result"]["environments"]} == {
+        "alpha": "failed",
+        "beta": "built",
+    }
+
+
 def test_failed_build_leaves_the_environment_before_it(locked: Workshop) -> None:
     """A new version that cannot be imported does not take the place of the one that works."""
     old = environments(locked)[0]
