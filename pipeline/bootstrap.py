@@ -118,7 +118,14 @@ class FailureError(Exception):
 
 
 class TerminatedError(BaseException):
-    """The host asked us to end; not an `Exception`, so that a plugin's own handlers let it pass."""
+    """The host asked us to end; not an `Exception`, so that a plugin's own handlers let it pass.
+
+    Attributes:
+        was_asked: whether it was raised before: there are handlers that let nothing pass, and leave half of what they
+            began behind. What comes of that is no answer, and no item's failure.
+    """
+
+    was_asked: ClassVar[bool] = False
 
 
 class Channel:
@@ -194,6 +201,7 @@ def main() -> int:
 
 
 def _terminate(_number: int, _frame: object) -> None:
+    TerminatedError.was_asked = True
     raise TerminatedError
 
 
@@ -388,6 +396,8 @@ class Inference:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything.
             traceback.print_exc()
             reason, text, broken = memory_status(error), told(error), has_broken_gpu(error)
+        if TerminatedError.was_asked:
+            raise TerminatedError
         latency_s = (time.perf_counter() - begin) / len(batch)
         if answers is not None:
             for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.

@@ -245,6 +245,18 @@ def test_children_left_behind_are_gone(bench: Bench) -> None:
     wait_for(lambda: not is_alive(child), "the child to be gone")
 
 
+def test_worker_that_swallows_its_end_answers_no_more(bench: Bench) -> None:
+    """What a plugin makes of being asked to end, with handlers that let nothing pass, is no item's failure."""
+    source = (
+        "import time\n\nclass Plugin:\n    def load(self, context):\n        try:\n            time.sleep(600)\n"
+        "        except BaseException:\n            self.half = True\n\n"
+        "    def predict(self, batch):\n        return [self.missing] * len(batch)\n"
+    )
+    task, outcome = _run(bench, source, ", timeout: 2s")
+    assert (task.status, task.code) == ("timeout", "timeout")
+    assert _answers(outcome) == {}
+
+
 def test_worker_that_does_not_leave_is_still_ok(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once everything is said a worker that hangs at its exit is ended, and its results count."""
     monkeypatch.setattr("pipeline.attempt._LEAVE_S", 0.3)
