@@ -230,8 +230,14 @@ class Repository:
             self._texts[commit, path] = self._in_clone("cat-file", "blob", name).stdout
         return self._texts[commit, path]
 
+    def tree_and_tagged(self, commit: str, tag_object: str) -> tuple[str | None, str | None]:
+        """The tree of a commit, and the commit that a tag's object names; each None where it is not here."""
+        lines = self._look(f"{commit}^{{tree}}\n{tag_object}^{{commit}}").splitlines()
+        tree, tagged = (digest if _COMMIT.fullmatch(digest) else None for digest in (line.split()[0] for line in lines))
+        return tree, tagged
+
     def _look(self, name: str) -> str:
-        """Digest, kind and size in bytes of an object; or how it cannot be reached."""
+        """Digest, kind and size in bytes of an object; or how it cannot be reached. A line for each name's line."""
         return self._in_clone("cat-file", "--batch-check", "--follow-symlinks", feed=f"{name}\n").stdout.strip()
 
     def links_out(self, commit: str, below: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from envbuilder.lock import signatures
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.metadata import MetadataError
+from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
 from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
@@ -28,6 +29,7 @@ from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
 _REMOTES_AT_ONCE = 16
+_GITS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Checker:
         asked = asked_cores(question.cores, self._core)
         self.judge = CoreJudge(profile, self.sources, self._core, asked)
         self._all_tags = question.all_tags
+        self._offline = question.offline
         self.rows: list[Row] = []
 
     def check_entry(self, entry: Entry, listings: Mapping[str, Mapping[str, Resolved] | RemoteError]) -> list[Problem]:
@@ -214,29 +217,34 @@ class Checker:
         """Pins that are not as `lock` wrote them, or not what their commits say."""
         hint = f"envbuilder lock --profile {self._profile.name} --repin"
         where = self._workspace.show(pins_path(self._workspace, self._profile))
-        problems = []
-        for entry in entries:
+
+        def edited(entry: Entry) -> str | None:
             pin = self._pins.entries.get(entry.name)
             if pin is None or not isinstance(entry.source, GitSource) or not same_place(pin, entry.source):
-                continue
-            edited = "it was edited" if entry.name in self._pins.edited else self._contradiction(pin, entry.source)
-            if edited:
-                problems.append(Problem("pin-edited", f"the pin of {entry.name}: {edited}", entry.name, where, hint))
-        return problems
+                return None
+            return "it was edited" if entry.name in self._pins.edited else self._contradiction(pin, entry.source)
+
+        with ThreadPoolExecutor(_GITS_AT_ONCE, thread_name_prefix="pins") as pool:
+            reasons = zip(entries, pool.map(edited, entries), strict=True)
+            return [
+                Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, hint)
+                for entry, reason in reasons
+                if reason
+            ]
 
     def _contradiction(self, pin: Pin, source: GitSource) -> str | None:
         """Where a pin and its commit differ; None where they agree, or the commit is not at hand."""
         repository = self.sources.repository(source.url)
-        if (found := repository.resolve("rev", pin.commit)) is None:
+        tree, tagged = repository.tree_and_tagged(pin.commit, pin.tag_object)
+        if tree is None:
             return None
-        tagged = repository.resolve("rev", pin.tag_object) or found
         try:
             declared = self.sources.static(repository, pin.commit, source)
         except MetadataError:
             return None  # It was read when it was locked, by another envbuilder's rules.
         facts = {
-            "tree": (pin.tree, found.tree),
-            "commit": (pin.commit, tagged.commit),
+            "tree": (pin.tree, tree),
+            "commit": (pin.commit, tagged),
             "name": (pin.name, declared.name),
             "version": (pin.version, declared.version),
             "requires": (pin.requires, declared.dependencies),
@@ -291,7 +299,7 @@ class Checker:
         if entry.name in self._core or not self._core:
             return
         declared = self._judged(entry, member)
-        row = self.judge.row(entry, declared, refs)
+        row = self._with_releases(self.judge.row(entry, declared, refs), entry, declared)
         if not self._all_tags:
             self.rows.append(row)
         else:
@@ -299,6 +307,21 @@ class Checker:
             self.rows.extend(tags if any(tag.locked for tag in tags) else [row, *tags])
         if member is not None:
             yield from self.judge.problems(row, entry, declared)
+
+    def _with_releases(self, row: Row, entry: Entry, declared: Metadata | None) -> Row:
+        """A row with the newest release that fits, where the index's package is what does not."""
+        if declared is None or self._offline or not isinstance(entry.source, PypiSource):
+            return row
+        fits = []
+        for fit in row.fits:
+            version = None
+            if fit.fits is False and not self.judge.takes(fit.core, entry, declared):
+                with contextlib.suppress(
+                    EnvbuilderError
+                ):  # An index that does not answer takes nothing from a verdict.
+                    version = newest_fitting(entry, fit.core, self.judge, self._profile)
+            fits.append(self.judge.with_release(fit, entry, version) if version else fit)
+        return replace(row, fits=tuple(fits))
 
     def _judged(self, entry: Entry, member: Member | None) -> Metadata | None:
         """What a package declares; of a release, what it declared when it was locked."""

@@ -17,7 +17,7 @@ from envbuilder.errors import EnvbuilderError, Problem, UsageError
 from envbuilder.git import RemoteError, Resolved
 from envbuilder.lock.project import edit_hint
 from envbuilder.lock.sources import Sources
-from envbuilder.models import Entry, GitSource, Metadata, PathSource, Profile
+from envbuilder.models import Entry, GitSource, Metadata, PathSource, Profile, PypiSource
 
 Refs = Mapping[str, Resolved]
 
@@ -41,8 +41,8 @@ class Fit:
     Attributes:
         core: the version.
         fits: whether.
-        tag: where it does not, the newest tag of its repository that does.
-        command: what takes that tag.
+        tag: where it does not, the newest tag of its repository, or release of the index, that does.
+        command: what takes it.
     """
 
     core: Core
@@ -145,7 +145,9 @@ class CoreJudge:
                 yield Problem("core-incompatible", message, entry.name, entry.at("source"), hint)
             if entry.core and not compat.accepts(entry.core, core.version):
                 message = f"{what} the entry accepts {entry.core}"
-                yield Problem("core-incompatible", message, entry.name, entry.at("core"), edit_hint(entry, "core"))
+                yield Problem(
+                    "core-incompatible", message, entry.name, entry.at("core"), fit.command or edit_hint(entry, "core")
+                )
             if fit.fits is None:
                 message = f"{what} what {entry.source} accepts is not known"
                 hint = f"envbuilder lock --profile {self._profile.name}"
@@ -155,16 +157,35 @@ class CoreJudge:
         wanted = self._wanted(fit.core.name, entry, declared) if declared else None
         if wanted is None or compat.accepts(wanted, fit.core.version):
             return fit  # The entry itself stands in the way, and no tag helps.
-        tag = self._newest_fitting(entry, refs, {**self._current, fit.core.name: fit.core.version})
+        tag = self._newest_fitting(entry, refs, fit.core)
         if tag is None or not isinstance(entry.source, GitSource):
             return fit
         file = shlex.quote(entry.at("source").partition(":")[0])
         edit = f"sed -i {replacement(entry.source.ref, tag)} {file}"
-        command = f"{edit} && envbuilder lock --profile {self._profile.name}  # {tag} is the newest tag that fits"
-        return replace(fit, tag=tag, command=command)
+        return replace(fit, tag=tag, command=self._command(edit, fit.core, entry, f"{tag} is the newest tag that fits"))
 
-    def _newest_fitting(self, entry: Entry, refs: Refs, cores: Mapping[str, str]) -> str | None:
-        """The newest tag whose package accepts these versions; a pre-release where no other does."""
+    def with_release(self, fit: Fit, entry: Entry, version: str) -> Fit:
+        """A fit that is none, with the release of the index that does, and what takes it."""
+        file = shlex.quote(entry.at("source").partition(":")[0])
+        old = entry.source.specifier if isinstance(entry.source, PypiSource) else ""
+        edit = f"sed -i {replacement(old, f'=={version}', 'pypi')} {file}"
+        told = f"{version} is the newest release that fits"
+        return replace(fit, tag=version, command=self._command(edit, fit.core, entry, told))
+
+    def _command(self, edit: str, core: Core, entry: Entry, told: str) -> str:
+        also = ""
+        if entry.core and not compat.accepts(entry.core, core.version):
+            also, told = f" && {edit_hint(entry, 'core')}", f"{told}; the entry's core has to take {core.version}, too"
+        return f"{edit}{also} && envbuilder lock --profile {self._profile.name}  # {told}"
+
+    def takes(self, core: Core, entry: Entry, declared: Metadata) -> bool:
+        """Whether what a package declares takes a core version, beside the current ones of other core packages."""
+        cores = {**self._current, core.name: core.version}
+        wanted = {name: self._wanted(name, entry, declared) for name in cores}
+        return all(compat.accepts(text, cores[name]) for name, text in wanted.items() if text)
+
+    def _newest_fitting(self, entry: Entry, refs: Refs, core: Core) -> str | None:
+        """The newest tag whose package accepts this version; a pre-release where no other does."""
         if not isinstance(entry.source, GitSource) or entry.source.ref_kind != "tag":
             return None
         for tag in self._newest_first(entry, refs):
@@ -175,8 +196,7 @@ class CoreJudge:
                 continue  # Whoever takes it gets a `version-mismatch` instead.
             if declared.dependencies is None and (declared := self._built(entry.source, tag, refs)) is None:
                 continue
-            wanted = {name: self._wanted(name, entry, declared) for name in cores}
-            if all(compat.accepts(text, cores[name]) for name, text in wanted.items() if text):
+            if self.takes(core, entry, declared):
                 return tag
         return None
 

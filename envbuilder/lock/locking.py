@@ -465,7 +465,7 @@ def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> N
     """
     for pin in pins:
         repository = sources.repository(pin.url)
-        if repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
+        if sources.bring(pin, offline=offline):
             target = pin.tag_object if repository.has(pin.tag_object) else pin.commit
             repository.point(pin.ref_kind, pin.ref, target)
         else:

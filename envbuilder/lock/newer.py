@@ -15,7 +15,7 @@ from envbuilder import compat
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import RemoteError
 from envbuilder.lock import metadata
-from envbuilder.lock.fitting import CoreJudge, Refs, Row, replacement
+from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, replacement
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.models import Entry, GitSource, Profile, PypiSource
 from envbuilder.uv import default_index, index_tables
@@ -150,16 +150,43 @@ class Watch:
         )
 
     def _release(self, entry: Entry, version: Version, packages: Sequence[DistributionPackage]) -> Newer:
-        moment = self._profile.exclude_newer
-        times = [package.upload_time for package in packages if package.upload_time is not None]
-        if moment and times and min(times).strftime("%Y-%m-%dT%H:%M:%SZ") >= moment:
-            return Newer(str(version), False, f"uploaded {min(times):%Y-%m-%d}, after exclude-newer {moment}")
+        if reason := _too_new(packages, self._profile):
+            return Newer(str(version), False, reason)
         described = next((package for package in packages if package.has_metadata), None)
         if described is None:
             return Newer(str(version), None, "the index does not serve its metadata")
         declared = metadata.of_text(metadata_text(described, self._profile))
         row = self._judge.row(entry, declared, {})
         return Newer(str(version), *self._verdict(row))
+
+
+def newest_fitting(entry: Entry, core: Core, judge: CoreJudge, profile: Profile) -> str | None:
+    """The newest release of an entry's package that takes a core version; of the newest only, as `outdated` looks.
+
+    Raises:
+        EnvbuilderError: an index cannot be reached.
+    """
+    found: dict[Version, list[DistributionPackage]] = {}
+    for package in listed(entry.name, profile):
+        version = _version(package)
+        if version is not None and not version.is_prerelease and not package.is_yanked:
+            found.setdefault(version, []).append(package)
+    for version in sorted(found, reverse=True)[:_READ]:
+        described = next((package for package in found[version] if package.has_metadata), None)
+        if described is None or _too_new(found[version], profile):
+            continue
+        if judge.takes(core, entry, metadata.of_text(metadata_text(described, profile))):
+            return str(version)
+    return None
+
+
+def _too_new(packages: Sequence[DistributionPackage], profile: Profile) -> str:
+    """Why a release does not count for a profile that names a moment; empty where it does."""
+    moment = profile.exclude_newer
+    times = [package.upload_time for package in packages if package.upload_time is not None]
+    if moment and times and min(times).strftime("%Y-%m-%dT%H:%M:%SZ") >= moment:
+        return f"uploaded {min(times):%Y-%m-%d}, after exclude-newer {moment}"
+    return ""
 
 
 def _problem(entry: Entry, error: EnvbuilderError) -> Problem:

@@ -110,6 +110,19 @@ class Sources:
                 self._members[entry.name] = self._resolve(entry)
             return self._members[entry.name]
 
+    def bring(self, pin: Pin, *, offline: bool) -> bool:
+        """Bring a pinned commit into its clone, and with it all that is pinned of its repository; whether it is there.
+
+        Raises:
+            RemoteError: it is not there, and the remote cannot be reached.
+        """
+        repository = self.repository(pin.url)
+        with self._guards[pin.url]:
+            if not offline and not repository.has(pin.commit):
+                pins = [each for each in (pin, *self._pins.entries.values()) if each.url == pin.url]
+                repository.fetch_together((each.ref_kind, each.ref) for each in pins if not repository.has(each.commit))
+            return repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline)
+
     def build_requires(self, member: Member) -> tuple[str, ...]:
         """What a member says it is built with; nothing for a release, of which the index may have a wheel."""
         match member.entry.source, member.pin:

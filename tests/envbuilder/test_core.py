@@ -130,6 +130,20 @@ def test_a_tag_that_says_another_version_is_not_advised(cored: Workshop) -> None
     assert row["fits"][1]["tag"] == "v0.3.0"
 
 
+def test_where_package_and_entry_refuse_one_command_tells_of_both(cored: Workshop) -> None:
+    """Taking the tag is not enough where the entry refuses, too: its line is opened on the way, whichever one reads."""
+    cored.entry("alpha", tag="v0.2.0", core="<0.3")
+    ran = ask(cored, "--core", "0.3.0")
+    problems = ran.json["problems"]
+    assert isinstance(problems, list)
+    (hint,) = {each["hint"] for each in problems if each["code"] == "core-incompatible"}
+    assert "v0\\.2\\.0/v0.3.0/" in hint
+    assert hint.endswith(
+        "&& ${EDITOR:-vi} +1 profiles/registry/alpha.yaml && envbuilder lock --profile prod"
+        "  # v0.3.0 is the newest tag that fits; the entry's core has to take 0.3.0, too"
+    )
+
+
 def test_two_cores(workshop: Workshop) -> None:
     """Each core package has its column; a version without a name is no question then."""
     workshop.settings(core={"vlm-core": '"0.2.0"', "vlm-data": '"1.0"'})
@@ -189,7 +203,10 @@ def test_a_release_of_an_index_is_judged(indexed: Workshop) -> None:
     assert matrix(ran) == {("alpha", "==1.0"): {"0.2.0": False, "0.1.5": True}}
     assert indexed.within("lock", "-q").status == 0
     assert (indexed.work / "profiles" / "prod" / "pins.toml").read_text() == before
-    indexed.entry("alpha", source={"pypi": "==1.1"})
+    hint = ask(indexed).json["problems"][0]["hint"]  # type: ignore[index]
+    assert hint.endswith("# 1.1 is the newest release that fits")
+    assert "sed -i '/pypi/s/==1\\.0/==1.1/'" in hint
+    subprocess.run(["sh", "-c", hint.partition(" && ")[0]], cwd=indexed.work, check=True)
     assert ("alpha", "core-unknown") in told(ask(indexed))
     assert indexed.within("lock", "-q").status == 0
     assert told(ask(indexed)) == []

@@ -216,6 +216,24 @@ def test_one_fetch_for_each_repository(workshop: Workshop, monkeypatch: pytest.M
     assert told(workshop.within("lock", "--repin", "--format", "json")) == [("gamma", "tag-missing")]
 
 
+def test_a_fresh_clone_brings_all_pins_of_a_repository_by_one_fetch(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pins and without a clone, as on another machine, three plugins of one repository are built after one fetch."""
+    for name in ("alpha", "beta", "gamma"):
+        workshop.release("mono", f"{name}-v0.1.0", subdirectory=name, name=name)
+        source = {"git": "https://git.example.org/mono.git", "tag": f"{name}-v0.1.0", "subdirectory": name}
+        workshop.entry(name, source=source)
+    lock(workshop)
+    shutil.rmtree(workshop.work / ".envbuilder")
+    monkeypatch.setenv("UV_CACHE_DIR", str(workshop.root / "cache"))
+
+    def build() -> None:
+        assert workshop.within("build", "-q").status == 0
+
+    assert fetches(workshop, monkeypatch, build) == 1
+
+
 def test_a_remote_that_does_not_answer_is_asked_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three packages of a repository that cannot be reached are three errors of one fetch."""
     names = ("alpha", "beta", "gamma")
