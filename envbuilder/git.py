@@ -233,6 +233,8 @@ class Repository:
     def tree_and_tagged(self, commit: str, tag_object: str) -> tuple[str | None, str | None]:
         """The tree of a commit, and the commit that a tag's object names; each None where it is not here."""
         lines = self._look(f"{commit}^{{tree}}\n{tag_object}^{{commit}}").splitlines()
+        if len(lines) != 2:  # There is no clone yet.
+            return None, None
         tree, tagged = (digest if _COMMIT.fullmatch(digest) else None for digest in (line.split()[0] for line in lines))
         return tree, tagged
 
