@@ -174,6 +174,7 @@ def test_profiles_have_defaults(workshop: Workshop) -> None:
         ("torch-backends = []", "expected at least one backend"),
         ('torch-backends = ["cpu", "cpu"]', "each backend once; cpu stands there twice"),
         ('torch-index-url = "elsewhere"', "expected an address"),
+        ('build-constraints = ["setuptools >"]', "expected a requirement such as"),
     ],
 )
 def test_profile_is_refused_where_it_is_wrong(workshop: Workshop, line: str, said: str) -> None:
