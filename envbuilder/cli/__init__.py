@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -30,8 +31,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; ends the process with the contract's exit status."""
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    # Without a stdout or stderr (`>&-`) there is nobody to be told.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    _catch(signal.SIGINT, signal.SIGTERM)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored.
+        _catch(signal.SIGHUP)
+    try:
+        _main()
+    except KeyboardInterrupt:  # Once more, while the first was being told of.
+        os._exit(EXIT_INTERRUPTED)
+
+
+def _main() -> None:
     try:
         # By whatever name or path it was started.
         cli.main(prog_name="envbuilder", complete_var=_COMPLETES, standalone_mode=False)
@@ -61,6 +73,11 @@ def main() -> None:
         if interruption_in(error):
             _end(Interrupted().problems, EXIT_INTERRUPTED)
         _end((_unforeseen(error),), EXIT_UNUSABLE)
+
+
+def _catch(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        signal.signal(number, _stop)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -98,6 +115,8 @@ def _unforeseen(error: Exception) -> Problem:
 
 
 def _end(problems: Sequence[Problem], status: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # The end is near: nobody needs to ask for it again.
     if _COMPLETES in os.environ:  # Somebody is typing: an error would be printed into their line.
         sys.exit(status)
     from envbuilder.render import Outcome, show

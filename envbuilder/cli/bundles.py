@@ -76,7 +76,7 @@ def restore(settings: Settings, file: Path) -> Outcome:
     }
     text = (
         f"restored {restored.written} files and {restored.fetched} git repositories for {', '.join(plugins)}; "
-        f"next: envbuilder build --offline --profile {here.profile.name}"
+        f"next: envbuilder build --offline --profile {here.profile.name} {' '.join(plugins)}"
         if state == "restored"
         else "unchanged: all that the bundle holds is here already"
     )

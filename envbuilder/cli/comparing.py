@@ -142,7 +142,9 @@ class Sides:
             if found is None:
                 raise UsageError(f"there is no {_PREFIXES[prefix][2:]} {rest!r}", hint=self._listing(prefix))
             return found
-        meanings = {kind: found for kind, find in self._kinds.items() if (found := find(word)) is not None}
+        # Every run's id begins with a digit: a number alone is a generation, or the beginning of a commit.
+        kinds = {kind: find for kind, find in self._kinds.items() if kind != "run" or not word.isdigit()}
+        meanings = {kind: found for kind, find in kinds.items() if (found := find(word)) is not None}
         if len(meanings) == 1:
             return next(iter(meanings.values()))
         if meanings:

@@ -31,6 +31,9 @@ def verify(settings: Settings, plugins: tuple[str, ...], full: bool, repair: boo
         return _verdict(settings, len(found), [])
     here = settings.open()
     chosen = here.select(plugins)
+    # What was never built is damaged only to who asked for it by name.
+    unbuilt = [] if plugins else _unbuilt(here, chosen)
+    chosen = [plugin for plugin in chosen if plugin.name not in unbuilt]
 
     def look(found: Found) -> list[Problem]:
         keys, unknown = _keys(here, chosen)
@@ -47,15 +50,31 @@ def verify(settings: Settings, plugins: tuple[str, ...], full: bool, repair: boo
         mended = [outcome.plugin for outcome in outcomes if outcome.ok]
         failed = [problem for outcome in outcomes for problem in outcome.problems]
         problems = [*failed, *look({})]
-    return _verdict(settings, len(chosen), problems, mended)
+    return _verdict(settings, len(chosen), problems, mended, unbuilt)
 
 
-def _verdict(settings: Settings, count: int, problems: Sequence[Problem], mended: Sequence[str] = ()) -> Outcome:
+def _unbuilt(here: Open, chosen: Sequence[Entry]) -> list[str]:
+    """The plugins of which there is neither an environment nor a seal."""
+    from envbuilder.store.environments import Store
+
+    store = Store(here.workspace.shared)
+    keys, _ = _keys(here, chosen)
+    return [name for name, key in keys.items() if not store.path(key).exists() and not store.head_path(key).exists()]
+
+
+def _verdict(
+    settings: Settings,
+    count: int,
+    problems: Sequence[Problem],
+    mended: Sequence[str] = (),
+    unbuilt: Sequence[str] = (),
+) -> Outcome:
     from envbuilder.render import Outcome
 
     said = f"{len(problems)} findings" if problems else "all as they were sealed"
     text = f"verified {count} environments: {said}{'; mended ' + ', '.join(mended) if mended else ''}"
-    result = {"environments": count, "findings": len(problems), "mended": list(mended)}
+    text += f"; not built: {', '.join(unbuilt)}" if unbuilt else ""
+    result = {"environments": count, "findings": len(problems), "mended": list(mended), "not-built": list(unbuilt)}
     return Outcome("verify", settings.profile, result=result, problems=tuple(problems), text=(text,))
 
 

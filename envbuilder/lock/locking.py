@@ -359,6 +359,7 @@ class Locker:
         # lock may still write to the staging folder of that one: the number keeps it off ours.
         staging = self.folder(plugin).with_name(f".{plugin}.{os.getpid()}{_STAGING}")
         staging.mkdir(parents=True)
+        keep_from_git(staging)  # A killed lock leaves it behind, until the next one.
         try:
             yield staging
         finally:
@@ -469,8 +470,14 @@ def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> N
             target = pin.tag_object if repository.has(pin.tag_object) else pin.commit
             repository.point(pin.ref_kind, pin.ref, target)
         else:
+            what = f"commit {pin.commit[:12]} of {pin.name} ({pin.ref_kind} {pin.ref})"
+            if offline:
+                message = f"{what} was not fetched yet, and --offline forbids it"
+                raise TagError(
+                    message, code="not-at-hand", where=pin.url, hint="envbuilder build  # once with a network"
+                )
             raise TagError(
-                f"commit {pin.commit[:12]} of {pin.name} ({pin.ref_kind} {pin.ref}) is not at {pin.url} any more",
+                f"{what} is not at {pin.url} any more",
                 code="tag-moved",
                 where=pin.url,
                 hint="envbuilder lock --repin  # takes what the tag names now",

@@ -243,7 +243,9 @@ def stoppable(interrupted: Stop | None) -> Iterator[Stop]:
             stop.at_once.set()
         stop.set()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A terminal that is closed says SIGHUP; nohup has it ignored, and then it stays so.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, handle)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -302,3 +304,27 @@ def test_interruption_is_known_under_any_wrapping() -> None:
     assert interruption_in(tripped(from_it=True))
     assert interruption_in(tripped(from_it=False))
     assert not interruption_in(KeyError(1))
+
+
+def test_closed_output_is_no_bug(workshop: Workshop) -> None:
+    """Where stdout or stderr is closed nobody is told, and the exit status stands."""
+    workshop.plugin("alpha")
+    argv = " ".join(map(shlex.quote, workshop.argv("status")))
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{argv} {closed}"],
+            cwd=workshop.work,
+            env=workshop.environment(),
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, b"internal-error" in done.stderr) == (0, False)
+
+
+def test_build_that_may_not_fetch_does_not_say_that_a_tag_moved(workshop: Workshop) -> None:
+    """Offline, a commit that was never fetched is just not there yet."""
+    workshop.plugin("alpha")
+    assert workshop.within("lock").status == 0
+    shutil.rmtree(workshop.work / ".envbuilder")
+    ran = workshop.within("build", "--offline", "--format", "json", env={"UV_CACHE_DIR": str(workshop.root / "empty")})
+    assert ran.codes == ["not-at-hand"]

@@ -155,6 +155,13 @@ def test_a_word_that_names_nothing_is_refused(shop: Workshop, word: str) -> None
         assert "hint: " in ran.err
 
 
+def test_a_number_is_never_taken_for_the_beginning_of_a_run(shop: Workshop) -> None:
+    """Every run's id begins with the year: a generation that is not there is not some run."""
+    (shop.work / ".envbuilder" / "runs" / "20260102T030405Z-demo-abc123").mkdir(parents=True)
+    ran = shop.within("diff", "HEAD", "2")
+    assert (ran.status, "no generation" in ran.err) == (2, True)
+
+
 def test_a_lock_that_is_none_is_told(shop: Workshop) -> None:
     """A broken uv.lock is one error that names it, not an empty side."""
     shop.write("profiles/prod/alpha/uv.lock", "version = 1\n")

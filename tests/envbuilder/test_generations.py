@@ -90,6 +90,23 @@ def test_rollback_to_nowhere_is_refused(three: Workshop) -> None:
     assert numbers(three)[-1] == (3, True, 2)
 
 
+def test_verify_tells_what_was_never_built_from_what_is_damaged(workshop: Workshop) -> None:
+    """Without names, what is not built is named and no damage; asked for by name it is missing."""
+    for name in ("alpha", "beta"):
+        workshop.plugin(name)
+    assert workshop.within("lock").status == 0
+    assert workshop.within("build", "alpha").status == 0
+    ran = workshop.within("verify")
+    assert (ran.status, ran.out) == (0, "verified 1 environments: all as they were sealed; not built: beta\n")
+    assert workshop.within("verify", "--format", "json").json["result"] == {
+        "environments": 1,
+        "findings": 0,
+        "mended": [],
+        "not-built": ["beta"],
+    }
+    assert workshop.within("verify", "beta").status == 1
+
+
 def test_diff_names_what_changed(three: Workshop) -> None:
     """Between two generations each package that came, went or changed is one line."""
     changes = result(three.within("diff", "1", "3", "--format", "json"))["changes"]
