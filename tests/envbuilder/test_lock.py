@@ -547,10 +547,10 @@ def test_overlay_and_metadata_changes_make_dev_stale(family: Workshop) -> None:
     lock(family, "--profile", "dev")
     prod = files(family)
     file = family.work / "packages" / "lib" / "pyproject.toml"
-    _replace(file, "dependencies = []", 'dependencies = ["alpha"]')
+    _replace(file, "dependencies = []", 'dependencies = []\ndescription = "other"')
     ran = family.within("lock", "--check", "--profile", "dev", "--format", "json")
     assert ran.codes == ["lock-stale", "lock-stale"]
-    _replace(file, 'dependencies = ["alpha"]', "dependencies = []")
+    _replace(file, '\ndescription = "other"', "")
     _append(file, "# a comment changes nothing\n")
     assert family.within("lock", "--check", "--profile", "dev").status == 0
     family.write("profiles/registry/beta.dev.yaml", "extras: [x]\n")
