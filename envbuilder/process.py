@@ -50,6 +50,7 @@ _LEAKS = (
 )
 
 _GRACE_S = 5.0
+_TICK_S = 0.25
 
 # Who is told of the programs that are started, and whether of their ends too.
 _witness: tuple[Callable[[str], None], bool] | None = None
@@ -160,7 +161,7 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
         _signal_group(process, signal.SIGTERM)
     ended = False
     try:
-        stdout, stderr = process.communicate(feed, timeout=timeout_s)
+        stdout, stderr = _heard_out(process, feed, timeout_s)
         ended = True
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{words[0]} did not end within {timeout_s:g} s") from error
@@ -174,6 +175,30 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
         raise Interrupted
     tell_end(f"exit {process.returncode}, {time.monotonic() - begun:.2f} s")
     return Completed(words, process.returncode, stdout or "", redacted(ear.text() if ear else stderr or ""))
+
+
+def _heard_out(process: subprocess.Popen[str], feed: str | None, timeout_s: float | None) -> tuple[str, str]:
+    """What a program writes until it ends.
+
+    Raises:
+        TimeoutExpired: it did not in time.
+        Interrupted: it was asked to by `stop_all`, and would not; or something that it left behind holds its output.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    patience: float | None = None
+    while True:
+        left = _TICK_S if deadline is None else min(_TICK_S, max(deadline - time.monotonic(), 0))
+        try:
+            return process.communicate(feed, timeout=left)
+        except subprocess.TimeoutExpired:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise
+            if _stopping.is_set():
+                patience = patience or now + _GRACE_S
+                if now >= patience:
+                    raise Interrupted from None
+        feed = None  # It was handed over the first time.
 
 
 class _Ear(threading.Thread):

@@ -616,11 +616,11 @@ def slow_git(workshop: Workshop) -> dict[str, str]:
 
 
 def midway(workshop: Workshop, number: signal.Signals) -> subprocess.CompletedProcess[str]:
-    """Start a lock, and send it a signal while it fetches."""
+    """Start a lock, and send it a signal while it fetches; one that hangs then shows where, in its stderr."""
     process = subprocess.Popen(
         workshop.argv("lock", "--format", "json"),
         cwd=workshop.work,
-        env=workshop.environment(slow_git(workshop)),
+        env=workshop.environment({**slow_git(workshop), "PYTHONFAULTHANDLER": "1"}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -629,7 +629,11 @@ def midway(workshop: Workshop, number: signal.Signals) -> subprocess.CompletedPr
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -161,6 +162,45 @@ def test_stop_all_ends_what_runs_and_starts_no_more(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "interrupted\nno further one\n", done.stderr
     assert ends(int((tmp_path / "pid").read_text()))
+
+
+STUBBORN = """
+    import os, signal, sys, threading
+    from envbuilder import process
+    from envbuilder.errors import Interrupted
+
+    process._GRACE_S = 0.2
+    def one():
+        try:
+            process.run(["sh", "-c", sys.argv[2]])
+        except Interrupted:
+            print("interrupted", flush=True)
+    thread = threading.Thread(target=one)
+    thread.start()
+    while not os.path.exists(sys.argv[1]) or not open(sys.argv[1]).read():
+        pass
+    process.stop_all()
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["trap '' TERM; echo $$ > {file}; while :; do sleep 0.1; done", "setsid sleep 600 & echo $! > {file}; wait"],
+    ids=["it ignores TERM", "what left its group holds the output"],
+)
+def test_a_program_that_will_not_end_keeps_nobody_from_stopping(tmp_path: Path, script: str) -> None:
+    """Who waits for it is let go after the grace; the program itself is killed."""
+    file = tmp_path / "pid"
+    argv = [sys.executable, "-c", textwrap.dedent(STUBBORN), str(file), script.format(file=file)]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+        assert done.stdout == "interrupted\n", done.stderr
+        if "setsid" not in script:
+            assert ends(int(file.read_text()))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 def test_replace_becomes_the_program_or_says_why() -> None:
