@@ -173,7 +173,11 @@ class Campaign:
         for number in range(rounds):
             if deadline is not None and time.monotonic() > deadline:
                 break
-            wrong = self._round(number, kill=number % 2 == 1)
+            try:
+                wrong = self._round(number, kill=number % 2 == 1)
+            except KeyboardInterrupt:
+                say(f"broken off in round {number}")
+                break
             self.counts["rounds"] += 1
             for each in wrong:
                 self.counts[each.partition(":")[0]] += 1
