@@ -20,6 +20,7 @@ from envbuilder.process import clean_environment
 from pipeline import orphans
 from pipeline.layout import write_context
 from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, worker_argv
+from pipeline.redaction import clean_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,7 +193,7 @@ class Worker:
     """
 
     def __init__(self, request: AttemptRequest) -> None:
-        self.stderr = request.stderr
+        self.stdout, self.stderr = request.stdout, request.stderr
         self.ended: Ended | None = None
         self._rest = b""
         self._refused: str | None = None
@@ -304,6 +305,8 @@ class Worker:
             os.close(self.messages)
             self.messages = -1
         self._supervisor.wait()
+        for log in (self.stdout, self.stderr):
+            clean_file(log)
 
 
 def _variables(request: AttemptRequest, mark: str) -> dict[str, str]:

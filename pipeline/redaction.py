@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from envbuilder.errors import redacted
 
@@ -36,6 +38,20 @@ def _known() -> tuple[str, ...]:
 def clean(value: object) -> object:
     """Plain JSON without secrets."""
     return _clean(value, _known())
+
+
+def clean_text(text: str) -> str:
+    """Text without secrets."""
+    return _clean_text(text, _known())
+
+
+def clean_file(path: Path) -> None:
+    """Leave secrets out of a log that nobody writes to any more; one that cannot be read or written stays as it is."""
+    with contextlib.suppress(OSError):
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        cleaned = clean_text(text)
+        if cleaned != text:
+            path.write_bytes(cleaned.encode("utf-8", "surrogateescape"))
 
 
 def clean_fields(document: Mapping[str, object]) -> dict[str, object]:

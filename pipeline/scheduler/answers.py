@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.layout import Journal
 from pipeline.models import AnswerLine, DataItem, Task
+from pipeline.redaction import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,8 @@ class Answers:
             event = {"event": "unexpected-answer", "task": self._task.id, "attempt": attempt, "item": item}
             self._setting.events.append(event)
             return
-        error = None if answer is not None else message.text("error") or "no-answer: neither an answer nor an error"
+        told = message.text("error") or "no-answer: neither an answer nor an error"
+        error = None if answer is not None else clean_text(told)
         kept = {str(key): value for key, value in extra.items()} if isinstance(extra, dict) else {}
         self.keep(AnswerLine(item, self._task.id, attempt, answer, error, message.number("latency_s"), kept))
 

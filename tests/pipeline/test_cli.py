@@ -275,13 +275,15 @@ def test_secrets_are_in_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     source = ECHO.replace(
         "return [",
         "assert self.context.params['api_key'] == 'k-12345678'\n"
-        "        self.context.log('using sesame-open-9000 at https://me:pw12345@host.example/x')\n        return [",
+        "        self.context.log('using sesame-open-9000 at https://me:pw12345@host.example/x')\n"
+        "        if batch[0].id == '1':\n            raise OSError('401: sesame-open-9000')\n        return [",
     )
     bench.plugin("echo", source)
     bench.plugin("page", REPORT, "report")
     text = "inference: [{plugin: echo, params: {api_key: k-12345678, eos_token: <end>}}]\nreport: [{plugin: page}]"
     outcome = execute_run(bench.request(text))
-    assert outcome.ok, outcome.problems
+    assert outcome.tasks[0].status == "ok"
+    assert outcome.tasks[0].failed_items == 1
     root = bench.state / "runs" / outcome.id
     kept = {path: path.read_text(errors="replace") for path in root.rglob("*") if path.is_file()}
     contexts = [path for path in kept if path.name == "context.json"]
