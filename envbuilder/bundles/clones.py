@@ -8,6 +8,7 @@ from pathlib import Path
 
 from envbuilder.errors import ToolError
 from envbuilder.git import Repository
+from envbuilder.git.running import git
 
 
 class Clone(Repository):
@@ -31,7 +32,7 @@ class Clone(Repository):
                 if not done.ok:
                     raise ToolError(f"cannot write {self.path}: {done.stderr.strip()[-200:]}")
             # One thread: the same objects give the same file.
-            done = self._git(
+            done = git(
                 "-c", "pack.threads=1", "--git-dir", str(self.path), "bundle", "create", "--quiet", str(file), *names
             )
         if not done.ok:

@@ -15,7 +15,7 @@ from envbuilder import compat
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
-from envbuilder.git import RemoteError, Resolved
+from envbuilder.git import RemoteError, Resolved, facts_of, preload
 from envbuilder.lock import signatures
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
 from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
@@ -23,13 +23,14 @@ from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
-from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
+from envbuilder.lock.sources import Sources, nearest, project_file, refused_here, same_place
 from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
 from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
 _REMOTES_AT_ONCE = 16
-_GITS_AT_ONCE = 4
+# Most need nothing but what is at hand; some wait for a fetch, few for a build.
+_ENTRIES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def check(
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
     asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
     listings = {} if question.offline else list_remotes(checker.sources, asked)
-    for entry in entries:
-        problems.extend(checker.check_entry(entry, listings))
+    checker.sources.expect(asked)
+    with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="check") as pool:
+        verdicts = list(pool.map(lambda entry: checker.check_entry(entry, listings), entries))
+    problems.extend(problem for found, _ in verdicts for problem in found)
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
@@ -88,7 +91,9 @@ def check(
     problems.extend(checker.check_pins(entries))
     problems.extend(checker.check_pinned_core(entries))
     cores = checker.judge.cores
-    return Report(len(entries), len(listings), tuple(_unique(problems)), cores, tuple(checker.rows))
+    return Report(
+        len(entries), len(listings), tuple(_unique(problems)), cores, tuple(row for _, rows in verdicts for row in rows)
+    )
 
 
 def _unique(problems: Sequence[Problem]) -> list[Problem]:
@@ -145,10 +150,11 @@ class Checker:
         self.judge = CoreJudge(profile, self.sources, self._core, asked)
         self._all_tags = question.all_tags
         self._offline = question.offline
-        self.rows: list[Row] = []
 
-    def check_entry(self, entry: Entry, listings: Mapping[str, Mapping[str, Resolved] | RemoteError]) -> list[Problem]:
-        """What is wrong with one entry by itself."""
+    def check_entry(
+        self, entry: Entry, listings: Mapping[str, Mapping[str, Resolved] | RemoteError]
+    ) -> tuple[list[Problem], list[Row]]:
+        """What is wrong with one entry by itself, and which core versions it fits."""
         problems = []
         if entry.source.kind not in self._profile.sources:
             allowed = ", ".join(self._profile.sources)
@@ -175,11 +181,12 @@ class Checker:
             hint = error.hint or edit_hint(entry)
             problems.append(self._problem(error.code, entry, error.message, where=error.where, hint=hint))
             member = None
-        problems.extend(self._check_core(entry, member, refs or {}))
+        rows, unfit = self._check_core(entry, member, refs or {})
+        problems.extend(unfit)
         if member is not None:
             problems.extend(self._check_declared(entry, member))
             problems.extend(self._check_signature(entry, member.pin, refs) if member.pin else ())
-        return problems
+        return problems, rows
 
     def _known(self, entry: Entry) -> Member | None:
         pin = self._pins.entries.get(entry.name)
@@ -224,13 +231,17 @@ class Checker:
                 return None
             return "it was edited" if entry.name in self._pins.edited else self._contradiction(pin, entry.source)
 
-        with ThreadPoolExecutor(_GITS_AT_ONCE, thread_name_prefix="pins") as pool:
-            reasons = zip(entries, pool.map(edited, entries), strict=True)
-            return [
-                Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, hint)
-                for entry, reason in reasons
-                if reason
-            ]
+        preload(
+            (self.sources.repository(pin.url), name)
+            for entry in entries
+            if (pin := self._pins.entries.get(entry.name))
+            for name in (*facts_of(pin.commit, pin.tag_object), f"{pin.commit}:{project_file(pin.subdirectory)}")
+        )
+        return [
+            Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, hint)
+            for entry in entries
+            if (reason := edited(entry))
+        ]
 
     def _contradiction(self, pin: Pin, source: GitSource) -> str | None:
         """Where a pin and its commit differ; None where they agree, or the commit is not at hand."""
@@ -294,19 +305,23 @@ class Checker:
                 problems.append(self._problem("version-mismatch", entry, message, hint=edit_hint(entry)))
         return problems
 
-    def _check_core(self, entry: Entry, member: Member | None, refs: Mapping[str, Resolved]) -> Iterator[Problem]:
+    def _check_core(
+        self, entry: Entry, member: Member | None, refs: Mapping[str, Resolved]
+    ) -> tuple[list[Row], list[Problem]]:
         """Judge by the core what is no core package itself; without a member it is only listed."""
         if entry.name in self._core or not self._core:
-            return
+            return [], []
         declared = self._judged(entry, member)
         row = self._with_releases(self.judge.row(entry, declared, refs), entry, declared)
-        if not self._all_tags:
-            self.rows.append(row)
-        else:
-            tags = self.judge.tag_rows(entry, refs)
-            self.rows.extend(tags if any(tag.locked for tag in tags) else [row, *tags])
-        if member is not None:
-            yield from self.judge.problems(row, entry, declared)
+        tags = self.judge.tag_rows(entry, refs) if self._all_tags else []
+        rows = tags if any(tag.locked for tag in tags) else [row, *tags]
+        problems = list(self.judge.problems(row, entry, declared)) if member is not None else []
+        url = entry.source.url if isinstance(entry.source, GitSource) else ""
+        if error := self.judge.unread.get(url):
+            message = f"{error.message}; what its tags accept is not known"
+            warning = self._problem(error.code, entry, message, hint=error.hint)
+            problems.append(replace(warning, severity="warning"))
+        return rows, problems
 
     def _with_releases(self, row: Row, entry: Entry, declared: Metadata | None) -> Row:
         """A row with the newest release that fits, where the index's package is what does not."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +16,9 @@ from packaging.version import InvalidVersion, Version
 from envbuilder import compat
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem, UsageError
-from envbuilder.git import RemoteError, Resolved
+from envbuilder.git import Repository, Resolved, preload
 from envbuilder.lock.project import edit_hint
-from envbuilder.lock.sources import Sources
+from envbuilder.lock.sources import Sources, project_file
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Profile, PypiSource
 
 Refs = Mapping[str, Resolved]
@@ -106,7 +108,10 @@ class CoreJudge:
         self._current = current
         self.cores = (*(Core(name, version) for name, version in current.items()), *asked)
         self._read: dict[tuple[str, str, str], Metadata | None] = {}
-        self._tags_fetched: dict[str, bool] = {}
+        self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._brought: set[tuple[str, str]] = set()
+        # Repositories whose tags cannot be read, and why.
+        self.unread: dict[str, EnvbuilderError] = {}
 
     def row(self, entry: Entry, declared: Metadata | None, refs: Refs) -> Row:
         """How a package as the registry names it fits; with the newest tag that does, where it does not.
@@ -210,16 +215,33 @@ class CoreJudge:
         """What the package at a tag declares without a build; None where it cannot be read."""
         commit = refs[f"refs/tags/{tag}"].commit
         key = (source.url, commit, source.subdirectory)
-        if key not in self._read:
-            repository = self._sources.repository(source.url)
-            try:
-                if source.url not in self._tags_fetched:
-                    self._tags_fetched[source.url] = False
-                    repository.fetch_every_tag()
-                self._read[key] = self._sources.static(repository, commit, replace(source, ref_kind="tag", ref=tag))
-            except (EnvbuilderError, RemoteError):
-                self._read[key] = None
-        return self._read[key]
+        with self._guards[source.url]:
+            if key not in self._read:
+                repository = self._sources.repository(source.url)
+                self._bring_tags(repository, source, refs)
+                try:
+                    self._read[key] = self._sources.static(repository, commit, replace(source, ref_kind="tag", ref=tag))
+                except EnvbuilderError:
+                    self._read[key] = None
+            return self._read[key]
+
+    def _bring_tags(self, repository: Repository, source: GitSource, refs: Refs) -> None:
+        """What all tags of a repository name, by one fetch; the caller holds the repository's guard."""
+        place = (source.url, source.subdirectory)
+        if place in self._brought or source.url in self.unread:
+            return
+        self._brought.add(place)
+        commits = [found.commit for ref, found in refs.items() if ref.startswith("refs/tags/")]
+        trees = {f"{commit}^{{tree}}" for commit in commits}
+        names = [*trees, *(f"{commit}:{project_file(source.subdirectory)}" for commit in commits)]
+        preload((repository, name) for name in names)
+        if trees <= repository.looked.keys():
+            return  # All of it was fetched before.
+        try:
+            repository.fetch_every_tag()
+        except EnvbuilderError as error:
+            self.unread[source.url] = error
+        preload((repository, name) for name in names)
 
     def _built(self, source: GitSource, tag: str, refs: Refs) -> Metadata | None:
         commit = refs[f"refs/tags/{tag}"].commit

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -93,7 +93,9 @@ class Watch:
                 refs = self._listings[url]
                 if isinstance(refs, RemoteError):
                     return Outlook(entry, tag, problem=_problem(entry, refs))
-                return self._outlook(entry, tag, self._tags(entry, tag, refs))
+                outlook = self._outlook(entry, tag, self._tags(entry, tag, refs))
+                unread = self._judge.unread.get(url)
+                return replace(outlook, problem=_problem(entry, unread)) if unread else outlook
             case PypiSource(specifier, exact=True):
                 current = specifier.removeprefix("==").strip()
                 try:
@@ -121,7 +123,10 @@ class Watch:
         rows = ((compat.tag_version(row.place, entry.name), row) for row in self._judge.tag_rows(entry, refs))
         newer = [(version, row) for version, row in rows if version is not None and self._counts(version, current)]
         newer.sort(key=lambda pair: pair[0], reverse=True)
-        return tuple(Newer(row.place, *self._verdict(row)) for _, row in newer)
+        unread = isinstance(entry.source, GitSource) and entry.source.url in self._judge.unread
+        return tuple(
+            Newer(row.place, *((None, "its tags cannot be read") if unread else self._verdict(row))) for _, row in newer
+        )
 
     @staticmethod
     def _verdict(row: Row) -> tuple[bool | None, str]:

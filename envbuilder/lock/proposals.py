@@ -64,7 +64,7 @@ def judge(workspace: Workspace, profile: Profile, entry: Entry, registered: Coll
         return _release(checker, profile, entry, entry.source)
     listings = list_remotes(checker.sources, [entry])
     refs = next(iter(listings.values()), {})
-    problems = checker.check_entry(entry, listings)
+    problems, rows = checker.check_entry(entry, listings)
     if not any(problem.severity == "error" for problem in problems):
         problems += checker.check_python(entry, Problem("lock-missing", "there is no lock yet"))
     try:
@@ -72,7 +72,7 @@ def judge(workspace: Workspace, profile: Profile, entry: Entry, registered: Coll
     except EnvbuilderError:  # Which is among the problems.
         return Proposal(tuple(problems), better=_nearest_tag(entry, {} if isinstance(refs, RemoteError) else refs))
     problems.extend(_homeless(checker, entry, member, registered))
-    better = next((fit.tag for row in checker.rows for fit in row.fits if fit.tag), None)
+    better = next((fit.tag for row in rows for fit in row.fits if fit.tag), None)
     if any(problem.code == "name-mismatch" for problem in problems):
         better = member.metadata.name
     commit = member.pin.commit if member.pin else None

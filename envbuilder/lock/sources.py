@@ -127,8 +127,7 @@ class Sources:
         """What a member says it is built with; nothing for a release, of which the index may have a wheel."""
         match member.entry.source, member.pin:
             case GitSource(url, _, _, subdirectory), Pin(commit=commit):
-                folder = f"{subdirectory}/" if subdirectory else ""
-                text = self.repository(url).read(commit, f"{folder}pyproject.toml")
+                text = self.repository(url).read(commit, project_file(subdirectory))
             case PathSource(path), _:
                 file = self._workspace.root / path / "pyproject.toml"
                 text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
@@ -300,11 +299,11 @@ class Sources:
         Raises:
             MetadataError: it cannot be read.
         """
-        folder = f"{source.subdirectory}/" if source.subdirectory else ""
-        where = f"{source.url} {source.ref}:{folder}pyproject.toml"
+        file = project_file(source.subdirectory)
+        where = f"{source.url} {source.ref}:{file}"
         try:
-            text = repository.read(commit, f"{folder}pyproject.toml")
-            if text is None and repository.read(commit, f"{folder}setup.py") is not None:
+            text = repository.read(commit, file)
+            if text is None and repository.read(commit, f"{file.removesuffix('pyproject.toml')}setup.py") is not None:
                 return metadata.BUILD_TELLS
         except OddFileError as error:
             raise MetadataError(error.message, where=where) from error
@@ -381,6 +380,11 @@ def refused_here(source: Source, profile: Profile, workspace: Workspace) -> str 
     if place.is_relative_to(workspace.root.resolve()):
         return None
     return f"{source.url} is out of the workspace; {profile.name} allows addresses that hold on other machines, too"
+
+
+def project_file(subdirectory: str) -> str:
+    """Where a package's ``pyproject.toml`` is in its repository."""
+    return f"{subdirectory}/pyproject.toml" if subdirectory else "pyproject.toml"
 
 
 def same_place(pin: Pin, source: GitSource) -> bool:

@@ -1,8 +1,4 @@
-"""Git repositories as envbuilder sees them: one bare clone for each address, filled ref by ref.
-
-The clone is also what uv fetches from (`uv_settings`), so that what was proved is what is installed, each object
-crosses the network once, and a mirror or bundle serves uv too without a trace in the lock.
-"""
+"""The bare clone of one address, filled ref by ref."""
 
 from __future__ import annotations
 
@@ -20,15 +16,10 @@ from pathlib import Path
 
 from envbuilder import process
 from envbuilder.errors import EnvbuilderError, ToolError
+from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
+from envbuilder.git.running import PACKED, git
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TIMEOUT_S = 600.0
-# Bytes; what is read of a repository are files that people wrote.
-_LARGEST = 1_000_000
-
-# What is fetched stays in the pack it came in, which is there whole or not at all. Unpacked object by object, as git
-# does with small packs, a commit may come before a full disk or a kill does, and its files never.
-_PACKED = ("fetch.unpackLimit", "1")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class RemoteError(EnvbuilderError):
@@ -84,7 +75,14 @@ class Repository:
         self.remote = mirrored(url, mirrors)
         self.path = clones / f"{_slug(url)}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
         self._held: set[str] = set()
-        self._texts: dict[tuple[str, str], str] = {}
+        # What was looked at, by name, and the texts of files, by digest: see `preload`.
+        self.looked: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything was fetched from this address yet."""
+        return (self.path / "HEAD").exists()
 
     def remote_refs(self) -> dict[str, Resolved]:
         """Every tag and branch at the remote, ``refs/…`` to what it is; trees are not told by a listing.
@@ -94,7 +92,7 @@ class Repository:
         """
         if Path(self.remote).is_file():
             return self._bundle_refs()
-        done = self._git("ls-remote", "--heads", "--tags", "--", self.remote)
+        done = git("ls-remote", "--heads", "--tags", "--", self.remote)
         if not done.ok:
             raise self._unreachable(done)
         return _listed(done.stdout)
@@ -206,7 +204,7 @@ class Repository:
 
     def has(self, commit: str) -> bool:
         """Whether the clone holds a commit; what was there once in this process is not asked for again."""
-        if commit not in self._held and _COMMIT.fullmatch(commit):
+        if commit not in self._held and COMMIT.fullmatch(commit):
             self._held |= {commit} if self._in_clone("cat-file", "-e", f"{commit}^{{commit}}").ok else set()
         return commit in self._held
 
@@ -216,31 +214,33 @@ class Repository:
         Raises:
             OddFileError: it is larger than a file that people wrote, or a link leads out of the repository.
         """
-        if (commit, path) not in self._texts:
-            told = self._look(f"{commit}:{path}")
-            name, _, rest = told.partition(" ")
-            if name == "symlink":
-                target = rest.partition("\n")[2].strip()
-                raise OddFileError(f"{path} is reached by a symbolic link that leaves the repository, to {target!r}")
-            kind, _, size = rest.partition(" ")
-            if kind != "blob":
-                return None  # The commit may yet be fetched.
-            if int(size) > _LARGEST:
-                raise OddFileError(f"{path} has {int(size) / 1e6:.1f} MB, expected at most {_LARGEST / 1e6:g}")
-            self._texts[commit, path] = self._in_clone("cat-file", "blob", name).stdout
-        return self._texts[commit, path]
+        told = self._look(f"{commit}:{path}")
+        name, _, rest = told.partition(" ")
+        if name == "symlink":
+            target = rest.partition("\n")[2].strip()
+            raise OddFileError(f"{path} is reached by a symbolic link that leaves the repository, to {target!r}")
+        kind, _, size = rest.partition(" ")
+        if kind != "blob":
+            return None  # The commit may yet be fetched.
+        if int(size) > LARGEST:
+            raise OddFileError(f"{path} has {int(size) / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g}")
+        if name not in self.texts:
+            self.texts |= texts(self.path, [name])
+        return self.texts.get(name)
 
     def tree_and_tagged(self, commit: str, tag_object: str) -> tuple[str | None, str | None]:
         """The tree of a commit, and the commit that a tag's object names; each None where it is not here."""
-        lines = self._look(f"{commit}^{{tree}}\n{tag_object}^{{commit}}").splitlines()
-        if len(lines) != 2:  # There is no clone yet.
-            return None, None
-        tree, tagged = (digest if _COMMIT.fullmatch(digest) else None for digest in (line.split()[0] for line in lines))
-        return tree, tagged
+        tree, tagged = (self._look(name).partition(" ")[0] for name in facts_of(commit, tag_object))
+        return (tree if COMMIT.fullmatch(tree) else None), (tagged if COMMIT.fullmatch(tagged) else None)
 
     def _look(self, name: str) -> str:
-        """Digest, kind and size in bytes of an object; or how it cannot be reached. A line for each name's line."""
-        return self._in_clone("cat-file", "--batch-check", "--follow-symlinks", feed=f"{name}\n").stdout.strip()
+        """Digest, kind and size in bytes of an object; or how it cannot be reached. What is there is asked for once."""
+        if name not in self.looked:
+            told = looked_at(self.path, [name]).get(name, "") if self.is_there else ""
+            if not _is_found(told):
+                return told
+            self.looked[name] = told
+        return self.looked[name]
 
     def links_out(self, commit: str, below: str) -> list[tuple[str, str]]:
         """The symbolic links below a folder at a commit that lead out of the repository, with what they name."""
@@ -271,7 +271,7 @@ class Repository:
     def verify_tag(self, name: str, settings: Mapping[str, str], env: Mapping[str, str]) -> process.Completed:
         """``git verify-tag --raw`` of a tag object, under git settings and variables of the caller's."""
         words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return self._git(*words, "--git-dir", str(self.path), "verify-tag", "--raw", name, env=env)
+        return git(*words, "--git-dir", str(self.path), "verify-tag", "--raw", name, env=env)
 
     def checkout(self, commit: str, folder: Path) -> None:
         """A work tree at a commit, with its tags, for builds that ask git for their version."""
@@ -279,7 +279,7 @@ class Repository:
             ("clone", "--quiet", "--no-checkout", "--shared", "--", str(self.path), str(folder)),
             ("-C", str(folder), "checkout", "--quiet", "--detach", commit, "--"),
         ):
-            done = self._git(*arguments)
+            done = git(*arguments)
             if not done.ok:
                 raise ToolError(f"cannot check out {commit[:12]} of {self.url}: {_last_line(done)}")
 
@@ -297,15 +297,15 @@ class Repository:
             raise ToolError(message, code="unwritable", hint=f"ls -ld {self.path.parent}") from error
 
     def _prepare(self) -> None:
-        if (self.path / "HEAD").exists():
+        if self.is_there:
             return
         # Made beside its place, so that a clone that was killed while it was made is none.
         fresh = self.path.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
-        done = self._git("init", "--quiet", "--bare", "--", str(fresh))
+        done = git("init", "--quiet", "--bare", "--", str(fresh))
         if done.ok:
             # uv asks for a locked commit by its digest; a clone serves that only when told to.
-            done = self._git("--git-dir", str(fresh), "config", "uploadpack.allowAnySHA1InWant", "true")
+            done = git("--git-dir", str(fresh), "config", "uploadpack.allowAnySHA1InWant", "true")
         if not done.ok:
             raise ToolError(f"cannot make {self.path}: {_last_line(done)}")
         shutil.rmtree(self.path, ignore_errors=True)
@@ -322,16 +322,7 @@ class Repository:
         return done
 
     def _in_clone(self, *arguments: str, feed: str | None = None) -> process.Completed:
-        return self._git("--git-dir", str(self.path), *arguments, feed=feed)
-
-    @staticmethod
-    def _git(*arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:
-        # Never a prompt, never a helper program from an address, never large files that nobody asked for.
-        said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", "=".join(_PACKED))
-        settings = [word for each in said for word in ("-c", each)]
-        own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
-        whole = process.clean_environment(own)
-        return process.run(["git", *settings, *arguments], env=whole, timeout_s=_TIMEOUT_S, feed=feed)
+        return git("--git-dir", str(self.path), *arguments, feed=feed)
 
     def _unreachable(self, done: process.Completed) -> RemoteError:
         via = "" if self.remote == self.url else f" (through the mirror {self.remote})"
@@ -342,46 +333,33 @@ class Repository:
         )
 
 
-class History:
-    """The commits of the repository that a folder is in; read only, nothing is checked out.
+def facts_of(commit: str, tag_object: str) -> tuple[str, str]:
+    """The names by which `Repository.tree_and_tagged` asks."""
+    return f"{commit}^{{tree}}", f"{tag_object}^{{commit}}"
+
+
+def preload(wanted: Iterable[tuple[Repository, str]]) -> None:
+    """Look at objects, and read those that are files, of many clones at once; the clones remember what is there.
 
     Args:
-        folder: the folder; paths are relative to it.
+        wanted: clone and name, as `facts_of` or ``<commit>:<path>``.
     """
+    asked = [(clone, name) for clone, name in dict.fromkeys(wanted) if name not in clone.looked and clone.is_there]
+    if not asked:
+        return
+    places = list(dict.fromkeys(clone.path for clone, _ in asked))
+    told = looked_at(places[0], list(dict.fromkeys(name for _, name in asked)), places[1:])
+    blobs = [blob for _, name in asked if (blob := small_blob(told.get(name, "")))]
+    read = texts(places[0], list(dict.fromkeys(blobs)), places[1:]) if blobs else {}
+    for clone, name in asked:
+        if _is_found(told.get(name, "")):
+            clone.looked[name] = told[name]
+            blob = small_blob(told[name])
+            clone.texts |= {blob: read[blob]} if blob in read else {}
 
-    def __init__(self, folder: Path):
-        self._folder = folder
 
-    def commit(self, revision: str) -> str | None:
-        """The commit that a revision names; None where it names none, or there is no repository."""
-        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        found = done.stdout.strip()
-        return found if done.ok and _COMMIT.fullmatch(found) else None
-
-    def files(self, commit: str, below: str) -> list[str]:
-        """The files below a folder at a commit."""
-        done = self._git("ls-tree", "-r", "-z", "--name-only", commit, "--", below)
-        return [name for name in done.stdout.split("\0") if name]
-
-    def read(self, commit: str, path: str) -> str | None:
-        """The text of a file at a commit; None where there is none."""
-        done = self._git("cat-file", "blob", f"{commit}:./{path}")
-        return done.stdout if done.ok else None
-
-    def worked_on(self) -> list[str]:
-        """The files below the folder that git tracks, or would if it were asked to; none in no repository."""
-        done = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
-        return sorted({name for name in done.stdout.split("\0") if name}) if done.ok else []
-
-    def changed(self, commit: str) -> list[str]:
-        """Those of them that are other than in a commit, new or gone."""
-        done = self._git("diff", "--name-only", "-z", "--no-renames", "--relative", commit, "--", ".")
-        new = self._git("ls-files", "-z", "--others", "--exclude-standard", "--", ".")
-        return sorted({name for name in (done.stdout + new.stdout).split("\0") if name})
-
-    def _git(self, *arguments: str) -> process.Completed:
-        env = process.clean_environment({"LC_ALL": "C"})
-        return process.run(["git", "-C", self._folder, *arguments], env=env, timeout_s=_TIMEOUT_S)
+def _is_found(told: str) -> bool:
+    return COMMIT.match(told) is not None and not told.endswith((" missing", " ambiguous"))
 
 
 def _listed(text: str) -> dict[str, Resolved]:
@@ -404,7 +382,7 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
     clones = list(repositories)
     places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
     places |= {clone.url: clone.path.as_uri() for clone in clones}
-    pairs = [_PACKED, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
+    pairs = [PACKED, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
     # A submodule that a mirror serves comes from a folder, which git takes from nobody else's repository by default. What

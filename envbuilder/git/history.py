@@ -1,0 +1,51 @@
+"""The commits of the repository that a folder of this machine is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from envbuilder import process
+from envbuilder.git.repository import COMMIT
+from envbuilder.git.running import TIMEOUT_S
+
+
+class History:
+    """The commits of the repository that a folder is in; read only, nothing is checked out.
+
+    Args:
+        folder: the folder; paths are relative to it.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def commit(self, revision: str) -> str | None:
+        """The commit that a revision names; None where it names none, or there is no repository."""
+        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        found = done.stdout.strip()
+        return found if done.ok and COMMIT.fullmatch(found) else None
+
+    def files(self, commit: str, below: str) -> list[str]:
+        """The files below a folder at a commit."""
+        done = self._git("ls-tree", "-r", "-z", "--name-only", commit, "--", below)
+        return [name for name in done.stdout.split("\0") if name]
+
+    def read(self, commit: str, path: str) -> str | None:
+        """The text of a file at a commit; None where there is none."""
+        done = self._git("cat-file", "blob", f"{commit}:./{path}")
+        return done.stdout if done.ok else None
+
+    def worked_on(self) -> list[str]:
+        """The files below the folder that git tracks, or would if it were asked to; none in no repository."""
+        done = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+        return sorted({name for name in done.stdout.split("\0") if name}) if done.ok else []
+
+    def changed(self, commit: str) -> list[str]:
+        """Those of them that are other than in a commit, new or gone."""
+        done = self._git("diff", "--name-only", "-z", "--no-renames", "--relative", commit, "--", ".")
+        new = self._git("ls-files", "-z", "--others", "--exclude-standard", "--", ".")
+        return sorted({name for name in (done.stdout + new.stdout).split("\0") if name})
+
+    def _git(self, *arguments: str) -> process.Completed:
+        env = process.clean_environment({"LC_ALL": "C"})
+        return process.run(["git", "-C", self._folder, *arguments], env=env, timeout_s=TIMEOUT_S)
