@@ -26,6 +26,31 @@ def redacted(text: str) -> str:
     return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text)) if "://" in text else text
 
 
+# What moves a terminal's cursor, colours it or ends a line in secret: C0 but for tab and newline, DEL, C1, bidi overrides.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str, *, line: bool = False) -> str:
+    """A text as it can be printed: what would act on a terminal, or is no character, stands there as an escape.
+
+    Args:
+        text: from wherever; file names may hold anything.
+        line: whether it is part of a line, and newlines and tabs are escaped too.
+    """
+    shown = _INVISIBLE.sub(_escape, text)
+    return shown.replace("\n", "\\n").replace("\t", "\\t") if line else shown
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun: ``1 file``, ``2 files``; `nouns` is the plural where an ``s`` does not make it."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something checked, built or run that is not as it should be.

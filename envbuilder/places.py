@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,17 @@ def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
     Args:
         root: the workspace.
         home: what counts in place of ``ENVBUILDER_HOME``.
+
+    Raises:
+        UsageError: it is no absolute path: it would be another folder wherever a command is given.
     """
     home = home or os.environ.get("ENVBUILDER_HOME")
     if not home:
         return root / ".envbuilder", root / ".envbuilder"
-    shared = Path(os.path.expanduser(home)).resolve()  # noqa: PTH111 - Path's own fails on ~nobody
+    place = Path(os.path.expanduser(home))  # noqa: PTH111 - Path's own fails on ~nobody
+    if not place.is_absolute():
+        hint = f"export ENVBUILDER_HOME={shlex.quote(str(place.absolute()))}"
+        raise UsageError(f"ENVBUILDER_HOME: expected an absolute path; found {home}", hint=hint)
+    shared = place.resolve()
     digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     return shared, shared / "workspaces" / f"{root.name}-{digest}"

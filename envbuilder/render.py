@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,8 +36,10 @@ _MARKS = {
 }
 
 
-# Less than this, and a column of words is cut to pieces.
+# A column of words is no narrower, or each of its cells becomes a tower.
 _NARROW = 14
+# Between two columns, and before the first.
+_GAP, _EDGE = 3, 1
 # How many downloads at once the live line names.
 _SHOWN = 4
 
@@ -63,6 +65,7 @@ class Outcome:
         problems: what is wrong; any error makes the exit status 1.
         text: what people see on stdout.
         exit_status: where it is neither 0 nor 1.
+        is_told: whether the text says all that the problems say.
     """
 
     command: str
@@ -71,6 +74,7 @@ class Outcome:
     problems: tuple[Problem, ...] = ()
     text: tuple[Table | str, ...] = ()
     exit_status: int | None = None
+    is_told: bool = False
 
     @property
     def ok(self) -> bool:
@@ -105,15 +109,28 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
             if isinstance(part, Table) and not part.rows:
                 continue
             if isinstance(part, Table):
-                console = _console(stderr=False)
-                if _fits(part, console.width):
-                    console.print(_table(part))
-                else:
-                    console.print(_records(part), end="", soft_wrap=True)
+                _show_table(part)
             else:
                 print(part)
-    if outcome.problems:
+    if outcome.problems and (quiet or not outcome.is_told):
         show_problems(outcome.problems)
+
+
+def _show_table(table: Table) -> None:
+    console = _console(stderr=False)
+    shown = replace(table, rows=tuple(tuple(visible(cell) for cell in row) for row in table.rows))
+    widths = _widths(shown, console.width if console.is_terminal else None)
+    if widths is None:
+        console.print(_records(shown), end="", soft_wrap=True)
+        return
+    if console.is_terminal:
+        console.print(_table(shown, widths))
+        return
+    # In a pipe or a file a row is a line, however long, and ends with its last word.
+    console.width = sum(widths) + _GAP * len(widths) + _EDGE
+    with console.capture() as captured:
+        console.print(_table(shown, widths))
+    print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
 def show_problems(problems: Sequence[Problem]) -> None:
@@ -128,33 +145,50 @@ def show_problems(problems: Sequence[Problem]) -> None:
         if problem.entry:
             line.append(f" {problem.entry}", style="bold")
         if problem.where:
-            line.append(f" {problem.where}", style="cyan")
-        line.append(f": {problem.message}")
+            line.append(f" {visible(problem.where, line=True)}", style="cyan")
+        line.append(f": {visible(problem.message)}")
         console.print(line, soft_wrap=True)
         if problem.hint:
-            console.print(Text(f"  hint: {problem.hint}", style="dim"), soft_wrap=True)
+            console.print(Text(f"  hint: {visible(problem.hint)}", style="dim"), soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
+    class _Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Let the command line end as it does; the library would end it with 1, whatever there was to tell."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
     # Without colours no style at all is left: NO_COLOR (no-color.org) is asked for where escapes only disturb.
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     # Off a terminal a table must not be squeezed into 80 columns: logs and pipes have no width.
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, color_system=colours)
+    return _Plain(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, color_system=colours)
 
 
-def _fits(table: Table, width: int) -> bool:
-    """Whether a table can be read at a width: its columns may be narrow, but no words are cut to pieces."""
+def _widths(table: Table, available: int | None) -> list[int] | None:
+    """How wide each column is to be in a table of a width, however wide for None; None where it cannot be read so.
+
+    Cells may be broken between words; words, which may be addresses and paths, stay in one piece.
+    """
     from rich.cells import cell_len
 
-    columns = zip(table.columns, *table.rows, strict=True)
-    widths = [
-        max(map(cell_len, column)) if column[0] in table.numeric else min(max(map(cell_len, column)), _NARROW)
-        for column in columns
+    columns = [[cell_len(cell) for cell in column] for column in zip(table.columns, *table.rows, strict=True)]
+    widths = [max(column) for column in columns]
+    if available is None:
+        return widths
+    least = [
+        width if name in table.numeric else min(width, max(_NARROW, *map(cell_len, " ".join(cells).split())))
+        for name, width, cells in zip(table.columns, widths, zip(table.columns, *table.rows, strict=True), strict=True)
     ]
-    return sum(widths) + 3 * len(widths) - 1 <= width
+    available -= _GAP * len(widths) - 1
+    while sum(widths) > available:
+        over = [width - floor for width, floor in zip(widths, least, strict=True)]
+        if not any(over):
+            return None
+        widths[max(range(len(over)), key=lambda number: (over[number] > 0, widths[number]))] -= 1
+    return widths
 
 
 def _records(table: Table) -> Text:
@@ -172,15 +206,17 @@ def _records(table: Table) -> Text:
     return shown
 
 
-def _table(table: Table) -> RenderableType:
+def _table(table: Table, widths: Sequence[int]) -> RenderableType:
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
 
     shown = RichTable(title=escape(table.title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
+    for column, width in zip(table.columns, widths, strict=True):
         right = column in table.numeric
-        shown.add_column(escape(column), justify="right" if right else "left", overflow="fold", no_wrap=right)
+        shown.add_column(
+            escape(column), justify="right" if right else "left", overflow="fold", no_wrap=right, width=width
+        )
     for row in table.rows:
         shown.add_row(*(escape(cell) for cell in row))
     return shown

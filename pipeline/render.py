@@ -9,6 +9,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from envbuilder.errors import counted
 from pipeline.models import (
     Decision,
     Evaluation,
@@ -87,7 +88,7 @@ class LineDisplay:
         """Tell a task's beginning."""
         self._totals[task] = items
         self._told[task] = time.monotonic()
-        self._say(f"{task}: starts on {device}" + (f", {items} items" if items else ""))
+        self._say(f"{task}: starts on {device}" + (f", {counted(items, 'item')}" if items else ""))
 
     def progressed(self, task: str, done: int, failed: int) -> None:
         """Tell how far a task is, but not too often."""

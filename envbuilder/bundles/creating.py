@@ -15,7 +15,7 @@ from envbuilder import process, uv
 from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of, machine_tags, write
 from envbuilder.bundles.clones import Clone
 from envbuilder.bundles.restoring import StaleError, unpack
-from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError
+from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError, counted
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
@@ -73,7 +73,7 @@ def create(file: Path, order: Order, say: Callable[[str], None]) -> Created:
         scratch = store.staging("bundle")
         try:
             with fresh.open("w+b") as stream:
-                say(f"building {len(order.plugins)} plugins from nothing, to see what they need")
+                say(f"building {counted(len(order.plugins), 'plugin')} from nothing, to see what that takes")
                 git, sources = _bundle_git(order, drafts, scratch)
                 python = _build(order, scratch / "made", sources, git)
                 say("packing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -13,9 +14,13 @@ from types import FrameType
 import click
 
 from envbuilder import __version__
-from envbuilder.cli.commands import Overview
+from envbuilder.cli.commands import Overview, lose_output
 from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
 
+# Options that may stand before a command's name, with a word that is none.
+_WITH_VALUES = {"-C", "--workspace", "--profile", "--format"}
+# What a shell says of a program that SIGPIPE ended.
+_BROKEN_PIPE = 141
 # Shells ask for words by this variable.
 _COMPLETES = "_ENVBUILDER_COMPLETE"
 
@@ -25,7 +30,8 @@ _COMPLETES = "_ENVBUILDER_COMPLETE"
 def cli() -> None:
     """One locked, verified environment per plugin, and a runner that benchmarks them side by side.
 
-    Each command tells more, with examples: envbuilder COMMAND --help
+    Each command tells more, with examples: envbuilder COMMAND --help. What all of them take (--profile, -C, --format, -q,
+    -v) may stand before its name or after it.
     """
 
 
@@ -34,6 +40,8 @@ def main() -> None:
     # Without a stdout or stderr (`>&-`) there is nobody to be told.
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no text, and terminals may lack letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     _catch(signal.SIGINT, signal.SIGTERM)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored.
         _catch(signal.SIGHUP)
@@ -45,8 +53,7 @@ def main() -> None:
 
 def _main() -> None:
     try:
-        # By whatever name or path it was started.
-        cli.main(prog_name="envbuilder", complete_var=_COMPLETES, standalone_mode=False)
+        _call()
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -61,18 +68,30 @@ def _main() -> None:
     except EnvbuilderError as error:
         _end(error.problems, error.exit_status)
     except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        _lose_output()
-        sys.exit(EXIT_UNUSABLE)
+        # Whoever read our output has seen enough, before there was a result.
+        lose_output(sys.stdout, sys.stderr)
+        sys.exit(_BROKEN_PIPE)
     except OSError as error:
         # What reads and writes files reports that itself; what is left is our own output, on a full disk, say.
-        _lose_output()
+        lose_output(sys.stdout)
         message = f"cannot write the result: {error.strerror or error}"
         _end((Problem("unwritable", message, hint="df -h ."),), EXIT_UNUSABLE)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
         if interruption_in(error):
             _end(Interrupted().problems, EXIT_INTERRUPTED)
         _end((_unforeseen(error),), EXIT_UNUSABLE)
+
+
+def _call() -> None:
+    output = sys.stdout
+    try:
+        # By whatever name or path it was started.
+        cli.main(prog_name="envbuilder", complete_var=_COMPLETES, standalone_mode=False)
+        output.flush()
+    except SystemExit:
+        if sys.stdout is not output:  # How click takes a broken pipe, which it then calls an exit with 1.
+            raise BrokenPipeError from None
+        raise
 
 
 def _catch(*numbers: signal.Signals) -> None:
@@ -96,11 +115,6 @@ def interruption_in(error: BaseException | None) -> bool:
     return False
 
 
-def _lose_output() -> None:
-    """Let what is still to be printed go nowhere, so that the interpreter's end does not stumble over it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _unforeseen(error: Exception) -> Problem:
     """An error that nobody thought of, with its traceback in a file."""
     import tempfile
@@ -122,7 +136,10 @@ def _end(problems: Sequence[Problem], status: int) -> None:
     from envbuilder.render import Outcome, show
 
     words = sys.argv[1:]
-    command = next((word for word in words if word in cli.commands), "envbuilder")
+    values = {number + 1 for number, word in enumerate(words) if word in _WITH_VALUES}
+    command = next(
+        (word for place, word in enumerate(words) if word in cli.commands and place not in values), "envbuilder"
+    )
     group = cli.get_command(click.Context(cli), command)
     if isinstance(group, click.Group):
         command += f" {next((word for word in words if word in group.commands), '')}".rstrip()
@@ -133,7 +150,11 @@ def _end(problems: Sequence[Problem], status: int) -> None:
     wants_json = "--format=json" in words or ("--format", "json") in pairs
     profile = next((value for name, value in pairs if name == "--profile"), os.environ.get("RUN_MODE", "prod"))
     outcome = Outcome(command, profile, problems=tuple(problems), exit_status=status)
-    show(outcome, output="json" if wants_json else "text", quiet=False)
+    try:
+        show(outcome, output="json" if wants_json else "text", quiet=False)
+        sys.stdout.flush()
+    except OSError:  # Nobody listens, or the disk is full: the exit status says it.
+        lose_output(sys.stdout, sys.stderr)
     sys.exit(status)
 
 

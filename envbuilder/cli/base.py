@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from envbuilder.cli import words
+from envbuilder.cli.commands import lose_output, said_before, shared_options
 from envbuilder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,15 +23,23 @@ if TYPE_CHECKING:
     from envbuilder.render import Outcome
 
 
+_NAMES = ("profile", "folder", "output", "quiet", "verbose")
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The options that every command takes."""
+    """The options that every command takes.
+
+    Attributes:
+        is_named: whether somebody named the profile, by the option or `RUN_MODE`.
+    """
 
     profile: str
     folder: Path
     output: str
     quiet: bool
     verbose: int
+    is_named: bool = False
 
     def open(self) -> Open:
         """Read the workspace, its profile and its registry."""
@@ -91,44 +101,42 @@ def common(command: Callable[..., Outcome], *, formats: Sequence[str] = ()) -> C
         formats: further choices of its `--format`, for tools of other kinds; its text is printed as it is.
     """
 
-    @click.option(
-        "--profile",
-        type=click.Choice(["dev", "prod"]),
-        envvar="RUN_MODE",
-        default="prod",
-        show_default="$RUN_MODE, else prod",
-        help="Which sources and settings hold.",
-    )
-    @click.option(
-        "-C",
-        "--workspace",
-        "folder",
-        type=click.Path(path_type=Path),
-        default=Path(),
-        help="The workspace, or a folder in it.",
-    )
-    @click.option(
-        "--format",
-        "output",
-        type=click.Choice(["text", "json", *formats]),
-        default="text",
-        help="For people or tools.",
-    )
-    @click.option("-q", "--quiet", is_flag=True, help="Only problems.")
-    @click.option("-v", "--verbose", count=True, help="Show the uv and git commands; -vv also how each ended.")
     @functools.wraps(command)
-    def wrapper(profile: str, folder: Path, output: str, quiet: bool, verbose: int, **options: Any) -> None:
-        from envbuilder.render import show
-
-        settings = Settings(profile, folder, output, quiet, verbose)
+    def wrapper(**options: Any) -> None:
+        settings = _settled({name: options.pop(name) for name in _NAMES})
         with _witnessed(settings):
             outcome = command(settings, **options)
-        show(outcome, output=output, quiet=quiet and output not in formats)
-        # Here, where a full disk behind a redirection is an error like any other, not at the interpreter's end.
-        sys.stdout.flush()
+        _tell(outcome, settings, is_quiet=settings.quiet and settings.output not in formats)
         sys.exit(outcome.status)
 
+    for option in reversed(shared_options(formats)):
+        option(wrapper)
     return wrapper
+
+
+def _settled(given: Mapping[str, Any]) -> Settings:
+    """The common options as they stand after the command's name, or else before it."""
+    context = click.get_current_context()
+    before = said_before(context)
+    sources = {name: context.get_parameter_source(name) for name in given}
+    values = {
+        name: before.get(name, value) if sources[name] is not ParameterSource.COMMANDLINE else value
+        for name, value in given.items()
+    }
+    is_named = "profile" in before or sources["profile"] is not ParameterSource.DEFAULT
+    return Settings(**values, is_named=is_named)
+
+
+def _tell(outcome: Outcome, settings: Settings, *, is_quiet: bool) -> None:
+    from envbuilder.render import show
+
+    try:
+        show(outcome, output=settings.output, quiet=is_quiet)
+        # Here, where a full disk behind a redirection is an error like any other, not at the interpreter's end.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has seen enough; what was done is done, and ended as it did.
+        lose_output(sys.stdout, sys.stderr)
 
 
 def _witnessed(settings: Settings) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Settings, common, plugins_argument
-from envbuilder.errors import UsageError
+from envbuilder.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -50,7 +50,7 @@ def create(settings: Settings, file: Path, plugins: tuple[str, ...]) -> Outcome:
         "uv": manifest.uv,
         "platform": manifest.platform,
     }
-    text = f"{file}: {len(manifest.plugins)} plugins, {len(manifest.files)} files, {created.size / 1e6:.1f} MB, proved"
+    text = f"{file}: {counted(len(manifest.plugins), 'plugin')}, {counted(len(manifest.files), 'file')}, {created.size / 1e6:.1f} MB, proved"
     return Outcome("bundle create", here.profile.name, result=result, text=(text, f"sha256 {created.sha256}"))
 
 
@@ -75,7 +75,7 @@ def restore(settings: Settings, file: Path) -> Outcome:
         "repositories": restored.fetched,
     }
     text = (
-        f"restored {restored.written} files and {restored.fetched} git repositories for {', '.join(plugins)}; "
+        f"restored {counted(restored.written, 'file')} and {counted(restored.fetched, 'git repository', 'git repositories')} for {', '.join(plugins)}; "
         f"next: envbuilder build --offline --profile {here.profile.name} {' '.join(plugins)}"
         if state == "restored"
         else "unchanged: all that the bundle holds is here already"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -57,11 +60,77 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 
 
+def shared_options(formats: Sequence[str] = ()) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+    """The options that every command has, as decorators in the order of its help.
+
+    Args:
+        formats: further choices of its `--format`.
+    """
+    return [
+        click.option(
+            "--profile",
+            type=click.Choice(["dev", "prod"]),
+            envvar="RUN_MODE",
+            default="prod",
+            show_default="$RUN_MODE, else prod",
+            help="Which sources and settings hold.",
+        ),
+        click.option(
+            "-C",
+            "--workspace",
+            "folder",
+            type=click.Path(path_type=Path),
+            default=Path(),
+            help="The workspace, or a folder in it.",
+        ),
+        click.option(
+            "--format",
+            "output",
+            type=click.Choice(["text", "json", *formats]),
+            default="text",
+            help="For people or tools.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Only problems."),
+        click.option("-v", "--verbose", count=True, help="Show the uv and git commands; -vv also how each ended."),
+    ]
+
+
+def _options_before() -> list[click.Option]:
+    """The same options for a group: they may stand before the command's name, too."""
+    kept: dict[str, Any] = {"expose_value": False, "callback": _note}
+    return [
+        click.Option(["--profile"], type=click.Choice(["dev", "prod"]), hidden=True, **kept),
+        click.Option(["-C", "--workspace", "folder"], type=click.Path(path_type=Path), hidden=True, **kept),
+        click.Option(["--format", "output"], type=click.Choice(["text", "json"]), hidden=True, **kept),
+        click.Option(["-q", "--quiet"], is_flag=True, hidden=True, **kept),
+        click.Option(["-v", "--verbose"], count=True, hidden=True, **kept),
+    ]
+
+
+def _note(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value:
+        context.meta[f"{__name__}.{option.name}"] = value
+
+
+def said_before(context: click.Context) -> dict[str, Any]:
+    """The common options that stand before the command's name."""
+    return {name.rpartition(".")[2]: value for name, value in context.meta.items() if name.startswith(f"{__name__}.")}
+
+
+def lose_output(*streams: TextIO) -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter's end does not stumble over it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):  # What is closed is nothing to stumble over.
+            os.dup2(nowhere, stream.fileno())
+
+
 class Overview(click.Group):
     """All commands: `--help` shows them by section and imports none; the one that is called is imported alone."""
 
     def __init__(self, **settings: object):
         super().__init__(**settings)  # type: ignore[arg-type]  # click's own, handed on
+        self.params += _options_before()
         self._places: dict[str, str] = {}
         for section in SECTIONS.values():
             for name, (place, words) in section.items():
@@ -74,6 +143,8 @@ class Overview(click.Group):
             module, _, attribute = place.partition(":")
             command = cast("click.Command", getattr(import_module(f"envbuilder.cli.{module}"), attribute))
             command.short_help = self.commands[cmd_name].short_help
+            if isinstance(command, click.Group):
+                command.params += _options_before()
             _show_examples(command, cmd_name)
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)

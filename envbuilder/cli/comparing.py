@@ -10,7 +10,7 @@ import click
 
 from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common
-from envbuilder.errors import EnvbuilderError, Problem, UsageError
+from envbuilder.errors import EnvbuilderError, Problem, UsageError, counted
 
 if TYPE_CHECKING:
     from envbuilder.lock.comparing import Change, Snapshot
@@ -90,7 +90,7 @@ def _text(before: Snapshot, after: Snapshot, found: list[Change]) -> tuple[Table
         if lone := sorted({*one.plugins} - {*other.plugins} - {*plugins}):
             parts.append(f"only in {one.label}, not compared: {', '.join(lone)}")
     if not found:
-        return (*parts, f"the same packages in {len(plugins)} plugins: {before.label}, {after.label}")
+        return (*parts, f"the same packages in {counted(len(plugins), 'plugin')}: {before.label}, {after.label}")
     parts.extend(changes_table(found, before.label, after.label))
     touched = {each.plugin for each in found}
     if len(touched) > 1:
@@ -102,7 +102,7 @@ def _text(before: Snapshot, after: Snapshot, found: list[Change]) -> tuple[Table
         parts.append(Table(columns, tuple(shown), frozenset({"plugins"}), "over all"))
     kinds = [each.kind for each in found]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("added", "removed", "changed") if kind in kinds)
-    parts.append(f"{len(touched)} of {len(plugins)} plugins differ: {counts}")
+    parts.append(f"{len(touched)} of {counted(len(plugins), 'plugin differs', 'plugins differ')}: {counts}")
     return tuple(parts)
 
 

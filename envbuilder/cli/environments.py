@@ -24,7 +24,7 @@ from envbuilder.errors import Problem, UsageError
 if TYPE_CHECKING:
     from envbuilder.build import Builder, Built
     from envbuilder.models import Entry, PluginOutcome
-    from envbuilder.render import Outcome
+    from envbuilder.render import Outcome, Table
 
 
 @click.command()
@@ -206,8 +206,15 @@ def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> O
     table = Table(
         tuple(columns[number] for number in shown), tuple(tuple(row[number] for number in shown) for row in rows)
     )
-    text = table if rows else "no plugins yet; next: envbuilder new NAME --stage inference"
-    return Outcome("status", here.profile.name, result={"plugins": plain}, text=(text,))
+    text: list[Table | str] = [table if rows else "no plugins yet; next: envbuilder new NAME --stage inference"]
+    held = builder.generations.current() if builder.generations.held else None
+    if held is not None:
+        name = here.profile.name
+        text.append(
+            f"{name} is held at generation {held.number}, rolled back to; envbuilder build returns to the locks"
+        )
+    result = {"plugins": plain, "held": held.number if held else None}
+    return Outcome("status", here.profile.name, result=result, text=tuple(text))
 
 
 def _ready(settings: Settings, here: Open, name: str) -> Built:

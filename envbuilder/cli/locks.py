@@ -13,7 +13,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
 from envbuilder.cli.comparing import changes_table, plain_change
-from envbuilder.errors import ConfigError, Problem, UsageError
+from envbuilder.errors import ConfigError, Problem, UsageError, counted
 
 if TYPE_CHECKING:
     from envbuilder.lock.comparing import Change
@@ -196,7 +196,9 @@ def check(
     chosen = here.select(plugins)
     question = checking.Question(offline=offline, cores=cores, all_tags=all_tags)
     report = checking.check(here.workspace, here.profile, here.registry, chosen, question)
-    counts = f"{report.entries} entries, {len(chosen)} locks, {report.remotes} remotes"
+    counts = ", ".join(
+        (counted(report.entries, "entry", "entries"), counted(len(chosen), "lock"), counted(report.remotes, "remote"))
+    )
     count = len(report.problems)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "all as it should be"
     return Outcome(

@@ -6,7 +6,6 @@ import functools
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from envbuilder.cli.base import Settings, common, plugins_argument
 from envbuilder.errors import UsageError
@@ -33,8 +32,7 @@ def matrix(settings: Settings, plugins: tuple[str, ...], revision: str | None, p
     from envbuilder.render import Outcome
     from envbuilder.workflow import matrix as making
 
-    source = click.get_current_context().get_parameter_source("profile")
-    names = ["dev", "prod"] if source is ParameterSource.DEFAULT else [settings.profile]
+    names = [settings.profile] if settings.is_named else ["dev", "prod"]
     found: list[Cell] = []
     problems: list[Problem] = []
     for name in names:

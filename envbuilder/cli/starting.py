@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Open, Settings, common
-from envbuilder.errors import UsageError
+from envbuilder.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -52,7 +52,7 @@ def init(settings: Settings, directory: Path) -> Outcome:
         settings.profile,
         result={"workspace": str(root), "written": sorted(files)},
         text=(
-            f"{_shown(root)} is a workspace now; {len(files)} files were written",
+            f"{_shown(root)} is a workspace now; {counted(len(files), 'file was', 'files were')} written",
             *(f"next: {inside}{step}" for step in steps),
         ),
     )

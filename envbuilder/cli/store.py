@@ -9,7 +9,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plugins_argument
 from envbuilder.cli.environments import build_environments
-from envbuilder.errors import Problem
+from envbuilder.errors import Problem, counted
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry
@@ -71,8 +71,9 @@ def _verdict(
 ) -> Outcome:
     from envbuilder.render import Outcome
 
-    said = f"{len(problems)} findings" if problems else "all as they were sealed"
-    text = f"verified {count} environments: {said}{'; mended ' + ', '.join(mended) if mended else ''}"
+    whole = "as it was sealed" if count == 1 else "all as they were sealed"
+    said = counted(len(problems), "finding") if problems else whole
+    text = f"verified {counted(count, 'environment')}: {said}{'; mended ' + ', '.join(mended) if mended else ''}"
     text += f"; not built: {', '.join(unbuilt)}" if unbuilt else ""
     result = {"environments": count, "findings": len(problems), "mended": list(mended), "not-built": list(unbuilt)}
     return Outcome("verify", settings.profile, result=result, problems=tuple(problems), text=(text,))
@@ -215,9 +216,9 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
         garbage = (collecting.find if dry_run else collecting.collect)(store, kept)
     verb = "would remove" if dry_run else "removed"
     weight = f"{collecting.human(garbage.apparent)} apparent, {collecting.human(garbage.freed)} freed"
-    text = f"{verb} {len(garbage.keys)} environments: {weight}"
+    text = f"{verb} {counted(len(garbage.keys), 'environment')}: {weight}"
     if forgotten:
-        text += f"; {'would forget' if dry_run else 'forgot'} generations {', '.join(str(e.number) for e in forgotten)}"
+        text += f"; {'would forget' if dry_run else 'forgot'} generation{'s'[: len(forgotten) > 1]} {', '.join(str(e.number) for e in forgotten)}"
     result = {
         "dry-run": dry_run,
         "environments": list(garbage.keys),

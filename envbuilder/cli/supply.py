@@ -11,7 +11,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plugins_argument
 from envbuilder.cli.inquiry import lock_graph
-from envbuilder.errors import Problem, ToolError
+from envbuilder.errors import Problem, ToolError, counted
 
 if TYPE_CHECKING:
     from envbuilder.lock.sbom import Bill
@@ -110,7 +110,7 @@ def _unknown(here: Open, plugin: str, bill: Bill) -> Problem:
     from envbuilder.lock.sbom import unknown_licences
 
     names = unknown_licences(bill)
-    message = f"the licences of {len(names)} packages are unknown: {', '.join(names[:5])}{', …' if names[5:] else ''}"
+    message = f"what licence {counted(len(names), 'package has', 'packages have')} is unknown: {', '.join(names[:5])}{', …' if names[5:] else ''}"
     hint = f"envbuilder build --profile {here.profile.name} {plugin}  # metadata is read from the environment"
     return Problem("licence-unknown", message, plugin, hint=hint, severity="warning")
 
@@ -160,17 +160,34 @@ def audit(
         found = [(None, [Problem("audit-unknown", message, plugin.name, hint=hint)]) for plugin in chosen]
     else:
         found = _each(chosen, lambda each: _audited(here, each, service_url, ignore))
-    problems = tuple(problem for _, wrong in found for problem in wrong)
+    problems = _together([problem for _, wrong in found for problem in wrong], here)
     asked = sum(count for count, _ in found if count is not None)
     unknown = sum(count is None for count, _ in found)
     states = {
         plugin.name: "unknown" if count is None else "vulnerable" if wrong else "ok"
         for plugin, (count, wrong) in zip(chosen, found, strict=True)
     }
-    verdict = f"{sum(problem.code != 'audit-unknown' for problem in problems)} findings"
-    text = f"audited {len(chosen) - unknown} of {len(chosen)} locks, {asked} packages: {verdict}"
+    verdict = counted(sum(problem.code != "audit-unknown" for problem in problems), "finding")
+    text = f"audited {len(chosen) - unknown} of {len(chosen)} locks, {counted(asked, 'package')}: {verdict}"
     result = {"plugins": [{"plugin": name, "state": state} for name, state in states.items()], "packages": asked}
     return Outcome("audit", here.profile.name, result, problems, (text,))
+
+
+def _together(problems: Sequence[Problem], here: Open) -> tuple[Problem, ...]:
+    """Problems with one for all plugins of which nothing is known for the same reason."""
+    causes: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.code == "audit-unknown":
+            causes.setdefault(problem.message, []).append(problem)
+    found = [problem for problem in problems if problem.code != "audit-unknown"]
+    for message, alike in causes.items():
+        names = [problem.entry or "" for problem in alike]
+        if len(names) == 1:
+            found += alike
+        else:
+            hint = f"envbuilder audit --profile {here.profile.name}  # once the service can be reached"
+            found.append(Problem("audit-unknown", f"{', '.join(names)}: {message}", hint=hint))
+    return tuple(found)
 
 
 def _audited(here: Open, plugin: Entry, service: str | None, ignore: Sequence[str]) -> tuple[int | None, list[Problem]]:

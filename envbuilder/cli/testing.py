@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plugins_argument
 from envbuilder.errors import UsageError
@@ -84,8 +83,7 @@ def test(  # noqa: PLR0913 - one for each option
 
 def _settled(settings: Settings) -> Settings:
     """With dev for the profile where nothing names one: what is tested day by day is checkouts."""
-    source = click.get_current_context().get_parameter_source("profile")
-    return replace(settings, profile="dev") if source is ParameterSource.DEFAULT else settings
+    return settings if settings.is_named else replace(settings, profile="dev")
 
 
 def _split(words: str) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from envbuilder.cli.commands import said_before
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -49,8 +51,10 @@ def _workspace(ctx: click.Context) -> Path | None:
     from envbuilder.errors import EnvbuilderError
     from envbuilder.places import candidates
 
+    given = ctx.params.get("folder")
+    before = said_before(ctx).get("folder")
     with contextlib.suppress(EnvbuilderError, OSError):
-        return next(candidates(Path(ctx.params.get("folder") or ".")), None)
+        return next(candidates(before if before and given in {None, Path()} else Path(given or ".")), None)
     return None
 
 
@@ -64,12 +68,13 @@ def _plugins(ctx: click.Context) -> Iterator[str]:
 
 
 def _runs(ctx: click.Context) -> list[str]:
+    from envbuilder.errors import EnvbuilderError
     from envbuilder.places import state_folders
 
     root = _workspace(ctx)
     if root is None:
         return []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(EnvbuilderError, OSError):
         folder = state_folders(root)[1] / "runs"
         return sorted((path.name for path in folder.iterdir() if path.name[:1].isdigit()), reverse=True)
     return []

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from envbuilder.errors import counted, visible
 from envbuilder.store.digests import sha256_of_all
 from envbuilder.store.seals import Row, Seal, names_digest, read, read_rows
 
@@ -42,7 +43,7 @@ class Finding:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.path + ': ' if self.path else ''}{self.detail}"
+        return f"{self.kind}: {visible(self.path, line=True) + ': ' if self.path else ''}{self.detail}"
 
 
 def glance(place: Path, seal: Seal | None) -> str | None:
@@ -124,7 +125,27 @@ def _visit(place: Path, seal: Seal, listing: Path, files: list[Visited] | None) 
         findings.append(Finding("interpreter", "bin/python", reason))
     findings.extend(_walk(place, sealed, files))
     findings.extend(Finding("missing", name, "there when it was sealed") for name in sealed)
-    return sorted(findings, key=lambda finding: finding.path)
+    return list(_gathered(sorted(findings, key=lambda finding: finding.path.split("/"))))
+
+
+def _gathered(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Findings by path, with one for a folder that is gone or new, whatever was or is in it."""
+    top, inside = None, 0
+    for finding in findings:
+        if top and finding.kind == top.kind and finding.path.startswith(f"{top.path}/"):
+            inside += 1
+            continue
+        if top:
+            yield _with(top, inside)
+        top, inside = (finding, 0) if finding.kind in {"missing", "stray"} else (None, 0)
+        if top is None:
+            yield finding
+    if top:
+        yield _with(top, inside)
+
+
+def _with(folder: Finding, inside: int) -> Finding:
+    return replace(folder, detail=f"{folder.detail}, with {counted(inside, 'path')} in it") if inside else folder
 
 
 def _walk(place: Path, sealed: dict[str, Row], files: list[Visited] | None) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from envbuilder import compat, editing, uv
 from envbuilder.config import python_specifier
-from envbuilder.errors import ToolError, UsageError
+from envbuilder.errors import ToolError, UsageError, counted
 from envbuilder.lock import metadata
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
 from envbuilder.store.files import write_atomically
@@ -165,7 +165,7 @@ class Releaser:
             message = f"{base.name} has work that is not committed: {named(standing.dirty)}"
             raise UsageError(message, code="work-uncommitted", where=shown, hint=f"git -C {shown} status")
         if standing.behind:
-            message = f"{standing.branch} is {standing.behind} commits behind {standing.upstream}"
+            message = f"{standing.branch} is {counted(standing.behind, 'commit')} behind {standing.upstream}"
             raise UsageError(message, code="checkout-behind", where=shown, hint=f"git -C {shown} pull --rebase")
         return standing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from envbuilder.errors import counted
 from pipeline.cli.resuming import tell
 from pipeline.cli.running import RunRequest, kinds_of, machine, plan_run, refuse_unknown
 from pipeline.identity import answers_digest, differences
@@ -64,7 +65,7 @@ def _decide(
         left = items - len(found.lines)
         why = f"{found.run} ended as {found.result.status} with {len(found.lines)} answers"
         if found.result.status == "ok":
-            why = f"{left} items failed in {found.run}"
+            why = f"{counted(left, 'item')} failed in {found.run}"
         return Decision(task.id, "continue", found.run, left, items, why)
     if forbidden := request.terms.bar(task):
         return Decision(task.id, "run", None, items, items, forbidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from envbuilder.errors import counted
 from pipeline.models import AnswerLine, DataItem, Status, Task, TaskResult
 from pipeline.plan import data_of
 from pipeline.scheduler.answers import Answers
@@ -48,7 +49,7 @@ def _go_on(tries: Tries, answers: Answers) -> None:
     if begun.source:
         tries.note(f"{len(begun.lines)} answers are those of {begun.source}")
     elif begun.lines:
-        tries.note(f"{len(begun.lines)} items were through before the run was resumed")
+        tries.note(f"{counted(len(begun.lines), 'item was', 'items were')} through before the run was resumed")
     if begun.lines and begun.device and begun.device != here:
         tries.degrade(f"{len(begun.lines)} answers were given on {begun.device}, not on {here}")
         tries.parts["device"] = " + ".join(sorted({begun.device, here}))

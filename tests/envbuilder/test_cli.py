@@ -148,14 +148,49 @@ def test_exec_becomes_the_command(bench: Workshop) -> None:
     assert bench.run("exec", "alpha", "--", "no-such-program").status == 2
 
 
-def test_closed_pipe_is_no_accident(bench: Workshop) -> None:
-    """`envbuilder … | head -1` ends without a traceback."""
-    command = f"{sys.executable} -m envbuilder --help | true; {sys.executable} -m envbuilder status | true"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=bench.work, env=bench.environment(), capture_output=True, text=True, check=True
+@pytest.mark.parametrize(
+    ("words", "statuses"),
+    [("--help", {0, 141}), ("status", {0}), ("status --format json", {0}), ("status -C /nowhere", {2})],
+)
+def test_closed_pipe_is_no_accident(bench: Workshop, words: str, statuses: set[int]) -> None:
+    """`envbuilder … | head -1` ends without a word more, and with the exit status of what was done."""
+    ours = f"{shlex.join(bench.argv())} {words}"
+    for command in (f"{ours} | true", f"{ours} 2>&1 | true"):
+        done = subprocess.run(
+            ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+            cwd=bench.work,
+            env=bench.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in statuses
+        assert "Traceback" not in done.stderr
+        assert "BrokenPipe" not in done.stderr
+
+
+def test_common_options_stand_before_the_command_or_after_it(bench: Workshop) -> None:
+    """`-C`, `--format` and the others mean the same before the name of a command or of its group; the last one counts."""
+    work = str(bench.work)
+    ran = bench.within("-C", work, "--profile", "dev", "--format", "json", "status", cwd=bench.root)
+    assert (ran.status, ran.json["profile"]) == (0, "dev")
+    ran = bench.within(
+        "-C", "/nowhere", "--profile", "dev", "status", "-C", work, "--profile", "prod", "--format", "json"
     )
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    assert (ran.status, ran.json["profile"]) == (0, "prod")
+    assert bench.within("runs", "-C", work, "--format", "json", "list", cwd=bench.root).json["result"] == {"runs": []}
+    assert bench.within("-q", "lock").out == ""
+    ran = bench.within("-C", "lock", "--format", "json", "status")
+    assert (ran.status, ran.json["schema"]) == (2, "envbuilder/status/1")
+    assert bench.within("--profile", "prd", "status").status == 2
+
+
+def test_state_folder_by_a_relative_path_is_refused(bench: Workshop) -> None:
+    """It would be another folder wherever a command is given: nothing is made, and the hint says the absolute one."""
+    ran = bench.within("status", "--format", "json", env={"ENVBUILDER_HOME": "here"})
+    assert (ran.status, ran.codes) == (2, ["usage"])
+    assert f"export ENVBUILDER_HOME={bench.work / 'here'}" in ran.out
+    assert not (bench.work / "here").exists()
 
 
 def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> None:

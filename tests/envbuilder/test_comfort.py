@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -12,6 +14,8 @@ from collections.abc import Mapping
 
 import pytest
 from workshop import Workshop
+
+from envbuilder.render import Outcome, Table, show
 
 URL = "https://git.example.org/ocr-crnn-with-a-long-name.git"
 
@@ -61,6 +65,39 @@ def test_tables_are_tables_where_they_fit(shop: Workshop) -> None:
     """On a wide terminal a row is a line."""
     shown = on_terminal(shop, 160, "status", env={"NO_COLOR": "1"})
     assert any(URL in line and "inference" in line and "no lock" in line for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("columns", range(70, 130, 6))
+def test_no_address_is_broken_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a terminal where a row is a line and one where it is a block, only words part."""
+    table = Table(("plugin", "source", "n", "state"), (("tiny", f"{URL} tag v1", "12", "lock-missing: no lock"),))
+    for name, value in {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    shown = printed(table, Terminal())
+    assert URL in shown
+    assert all(len(line) <= columns for line in shown.splitlines())
+
+
+def test_tables_in_a_pipe_are_a_line_a_row_without_padding() -> None:
+    """However long the row is: `grep` and `awk` see it whole."""
+    rows = (("tiny", "word " * 100, "x"), ("b", "", ""))
+    lines = printed(Table(("plugin", "source", "n"), rows), io.StringIO()).splitlines()
+    assert [line for line in lines if line.startswith(" tiny")] == [f" tiny     {'word ' * 100}   x"]
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(table: Table, out: io.StringIO) -> str:
+    """What is printed of a table."""
+    with contextlib.redirect_stdout(out):
+        show(Outcome("x", "", text=(table,)), output="text", quiet=False)
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("words", [["status"], ["lock", "tyni"], ["build"], ["doctor"]])

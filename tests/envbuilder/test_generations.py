@@ -97,7 +97,7 @@ def test_verify_tells_what_was_never_built_from_what_is_damaged(workshop: Worksh
     assert workshop.within("lock").status == 0
     assert workshop.within("build", "alpha").status == 0
     ran = workshop.within("verify")
-    assert (ran.status, ran.out) == (0, "verified 1 environments: all as they were sealed; not built: beta\n")
+    assert (ran.status, ran.out) == (0, "verified 1 environment: as it was sealed; not built: beta\n")
     assert workshop.within("verify", "--format", "json").json["result"] == {
         "environments": 1,
         "findings": 0,

@@ -18,7 +18,8 @@ import pytest
 from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
-from envbuilder.store import seals, stamps
+from envbuilder.errors import counted
+from envbuilder.store import seals, stamps, verify
 from envbuilder.store.digests import Digests
 from envbuilder.store.seals import Seal
 from envbuilder.uv import find_uv
@@ -338,7 +339,7 @@ def found_by(site: Site) -> list[str]:
         ran = site.run("verify", *flags)
         lines = [line for line in ran.err.splitlines() if not line.startswith("  hint: ") and line.strip()]
         assert all(line.startswith("error[environment-") for line in lines), ran.err
-        assert f"{len(lines)} findings" in ran.out or not lines
+        assert counted(len(lines), "finding") in ran.out or not lines
         assert ran.status == (1 if lines else 0)
         found += [tier] if lines else []
     return found
@@ -388,7 +389,7 @@ def test_verify_of_names_that_are_no_plugins_is_refused(site: Site, prepare: str
         site.states()
     ran = site.run("verify", "alpha", "beta")
     assert (ran.status, "beta is not in the registry" in ran.err) == (2, True), ran.err
-    assert site.run("verify", "Alpha").out == "verified 1 environments: all as they were sealed\n"
+    assert site.run("verify", "Alpha").out == "verified 1 environment: as it was sealed\n"
 
 
 UNREADABLE = """
@@ -426,6 +427,30 @@ def test_folder_that_cannot_be_read_is_a_finding() -> None:
         "missing: b/file: there when it was sealed",
     ]
     assert done.stdout.splitlines() == [str(said)] * 2, done.stderr
+
+
+def test_folder_that_is_gone_or_new_is_one_finding(tmp_path: Path) -> None:
+    """However much was, or is, in it; and a name that would end the line or colour the terminal stands there escaped."""
+    place = tmp_path / "key"
+    for name in ("kept/a", "gone/deep/b", "gone/c", "gone-too"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(name)
+    with Digests(tmp_path / "digests.sqlite") as digests:
+        text = seals.list_text(seals.survey(place, digests))
+    stamp = {"interpreter-stamp": None}
+    seal = Seal("key", stamp, {}, {}, 4, 2, hashlib.sha256(text.encode()).hexdigest(), "kept", "", {})
+    seals.write(tmp_path / "key.json", tmp_path / "key.files.json", seal, text)
+    shutil.rmtree(place / "gone")
+    (place / "gone-too").unlink()
+    (place / "new" / "deep").mkdir(parents=True)
+    (place / "new\n\x1b[31m").touch()
+    found = [str(each) for each in verify.find(tmp_path, ["key"], full=True)["key"] if each.kind != "interpreter"]
+    assert found == [
+        "missing: gone: there when it was sealed, with 3 paths in it",
+        "missing: gone-too: there when it was sealed",
+        "stray: new: not there when it was sealed, with 1 path in it",
+        r"stray: new\n\x1b[31m: not there when it was sealed",
+    ]
 
 
 def test_replaced_interpreter_is_found_at_a_glance(tmp_path: Path) -> None:
