@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ def locked(workshop: Workshop) -> Workshop:
     """Two plugins, locked for prod."""
     workshop.plugin("alpha")
     workshop.plugin("beta")
-    assert workshop.run("lock").status == 0
+    assert workshop.within("lock").status == 0
     return workshop
 
 
 def environments(workshop: Workshop) -> list[dict[str, str]]:
     """What `build` says of each environment."""
-    ran = workshop.run("build", "--format", "json")
+    ran = workshop.within("build", "--format", "json")
     assert ran.status == 0, ran.err
     result = ran.json["result"]
     assert isinstance(result, dict)
@@ -70,7 +71,7 @@ def test_build_follows_a_new_lock(locked: Workshop) -> None:
     """A new tag, locked, gives a new environment; the old one stays where it was."""
     old = environments(locked)[0]
     locked.plugin("alpha", tag="v0.2.0")
-    assert locked.run("lock").status == 0
+    assert locked.within("lock").status == 0
     new = environments(locked)[0]
     assert new["state"] == "built"
     assert new["path"] != old["path"]
@@ -84,7 +85,7 @@ def test_build_follows_a_new_lock(locked: Workshop) -> None:
 def test_build_refuses_a_stale_lock(locked: Workshop) -> None:
     """An entry that changed since it was locked is not built; the other plugin is."""
     locked.entry("alpha", requires=["nowhere-to-be-had==1"])
-    ran = locked.run("build", "--format", "json")
+    ran = locked.within("build", "--format", "json")
     assert ran.status == 1
     assert ran.codes == ["lock-stale"]
     assert (locked.work / ".envbuilder" / "envs" / "prod" / "beta").exists()
@@ -102,8 +103,8 @@ def test_build_refuses_a_stale_lock(locked: Workshop) -> None:
 def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code: str, said: str) -> None:
     """What an entry point names must be there; the error says why it is not, and the whole story is in a file."""
     workshop.plugin("alpha", code=code)
-    assert workshop.run("lock").status == 0
-    ran = workshop.run("build")
+    assert workshop.within("lock").status == 0
+    ran = workshop.within("build")
     assert ran.status == 1
     assert "plugin-import-failed" in ran.err
     assert said in ran.err
@@ -118,8 +119,8 @@ def test_a_folder_that_a_build_is_started_from_takes_no_part(workshop: Workshop)
     workshop.plugin("beta")
     workshop.write("a_module_that_is_not_there.py", "")
     workshop.write("beta.py", "raise RuntimeError('not the package')\n")
-    assert workshop.run("lock").status == 0
-    ran = workshop.run("build")
+    assert workshop.within("lock").status == 0
+    ran = workshop.within("build")
     assert "plugin-import-failed" in ran.err
     assert {path.name for path in (workshop.work / ".envbuilder" / "envs" / "prod").iterdir()} == {"beta"}
 
@@ -128,36 +129,36 @@ def test_failed_build_leaves_the_environment_before_it(locked: Workshop) -> None
     """A new version that cannot be imported does not take the place of the one that works."""
     old = environments(locked)[0]
     locked.plugin("alpha", tag="v0.2.0", code="raise ValueError\n")
-    assert locked.run("lock", "alpha").status == 0
-    assert locked.run("build").status == 1
+    assert locked.within("lock", "alpha").status == 0
+    assert locked.within("build").status == 1
     link = locked.work / ".envbuilder" / "envs" / "prod" / "alpha"
     assert link.resolve() == Path(old["path"])
 
 
-@pytest.mark.parametrize(
-    "damage", ["delete package", "stray module", "stray pth", "delete record", "upgrade", "no seal"]
-)
-def test_build_mends_what_it_sees_at_a_glance(locked: Workshop, damage: str) -> None:
+def _delete_package(packages: Path, _seal: Path) -> None:
+    (packages / "alpha" / "__init__.py").unlink()
+    (packages / "alpha").rmdir()
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "delete package": _delete_package,
+    "stray module": lambda packages, _: (packages / "stray.py").write_text(""),
+    "stray pth": lambda packages, _: (packages / "stray.pth").write_text("import os\n"),
+    "delete record": lambda packages, _: (packages / "alpha-0.1.0.dist-info" / "RECORD").unlink(),
+    "upgrade": lambda packages, _: (packages / "alpha-0.1.0.dist-info").rename(packages / "alpha-0.1.1.dist-info"),
+    "no seal": lambda _, seal: seal.unlink(),
+}
+
+
+def test_build_mends_what_it_sees_at_a_glance(locked: Workshop) -> None:
     """A damaged environment is no no-op: it is built anew and says why."""
     first = environments(locked)[0]
-    packages = next(Path(first["path"]).glob("lib/python*/site-packages"))
-    match damage:
-        case "delete package":
-            (packages / "alpha" / "__init__.py").unlink()
-            (packages / "alpha").rmdir()
-        case "stray module":
-            (packages / "stray.py").write_text("")
-        case "stray pth":
-            (packages / "stray.pth").write_text("import os\n")
-        case "delete record":
-            (packages / "alpha-0.1.0.dist-info" / "RECORD").unlink()
-        case "upgrade":
-            (packages / "alpha-0.1.0.dist-info").rename(packages / "alpha-0.1.1.dist-info")
-        case _:
-            (locked.work / ".envbuilder" / "store" / f"{first['key']}.json").unlink()
-    again = environments(locked)
-    assert [each["state"] for each in again] == ["built", "unchanged"]
-    assert [each["state"] for each in environments(locked)] == ["unchanged", "unchanged"]
+    for name, damage in DAMAGES.items():
+        packages = next(Path(first["path"]).glob("lib/python*/site-packages"))
+        damage(packages, locked.work / ".envbuilder" / "store" / f"{first['key']}.json")
+        again = environments(locked)
+        assert [each["state"] for each in again] == ["built", "unchanged"], name
+        assert [each["state"] for each in environments(locked)] == ["unchanged", "unchanged"], name
 
 
 def test_dev_is_editable_and_leaves_prod_alone(locked: Workshop) -> None:
@@ -168,7 +169,7 @@ def test_dev_is_editable_and_leaves_prod_alone(locked: Workshop) -> None:
     prod = {path: path.read_bytes() for path in (locked.work / "profiles" / "prod").rglob("*") if path.is_file()}
     show = ["exec", "alpha", "--", "python", "-c", "import alpha; print(alpha.Model.__doc__)"]
     dev = {"RUN_MODE": "dev"}
-    assert locked.run("build", env=dev).status == 0
+    assert locked.within("build", env=dev).status == 0
     (folder / "src" / "alpha" / "__init__.py").write_text('class Model:\n    """Edited."""\n')
     assert locked.run(*show, env=dev).out.strip() == "Edited."
     assert locked.run(*show).out.strip() == "None"
@@ -185,10 +186,10 @@ def test_dev_follows_an_edit_of_dependencies(locked: Workshop) -> None:
     locked.package(folder, name="alpha")
     locked.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
     dev = {"RUN_MODE": "dev"}
-    assert locked.run("build", env=dev).status == 0
+    assert locked.within("build", env=dev).status == 0
     assert locked.run("exec", "alpha", "--", "python", "-c", "import gamma", env=dev).status == 1
     locked.package(folder, name="alpha", dependencies=("gamma",))
-    assert locked.run("build", env=dev).status == 0
+    assert locked.within("build", env=dev).status == 0
     assert locked.run("exec", "alpha", "--", "python", "-c", "import gamma", env=dev).status == 0
 
 
@@ -220,8 +221,14 @@ def test_two_builds_at_once_share_the_work(locked: Workshop) -> None:
     assert not leftovers(locked)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("number", "seed"),
+    [
+        pytest.param(number, seed, marks=[] if seed == place else pytest.mark.slow)
+        for place, number in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+        for seed in range(3)
+    ],
+)
 def test_build_killed_at_any_moment_is_made_good_by_the_next(
     locked: Workshop, number: signal.Signals, seed: int
 ) -> None:
@@ -271,8 +278,8 @@ def test_state_folder_can_be_elsewhere_and_shared(locked: Workshop, tmp_path: Pa
     home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
     other = tmp_path / "other"
     subprocess.run(["cp", "-r", str(locked.work), str(other)], check=True)
-    assert locked.run("build", env=home).status == 0
-    ran = locked.run("build", env=home, cwd=other)
+    assert locked.within("build", env=home).status == 0
+    ran = locked.within("build", env=home, cwd=other)
     assert "2 unchanged" in ran.out
     assert not (locked.work / ".envbuilder" / "store").exists()
     assert len(list((tmp_path / "home" / "workspaces").iterdir())) == 2
@@ -282,16 +289,16 @@ def test_workspace_may_stand_in_a_folder_with_spaces(tmp_path: Path) -> None:
     """Paths with spaces and other letters than ASCII work, down to the scripts' first lines."""
     workshop = Workshop(tmp_path / "мой стенд")
     workshop.plugin("alpha")
-    assert workshop.run("lock").status == 0
-    assert workshop.run("build").status == 0
+    assert workshop.within("lock").status == 0
+    assert workshop.within("build").status == 0
     assert workshop.run("exec", "alpha", "--", "python", "-c", "import alpha").status == 0
 
 
 def test_environment_variables_of_an_entry_reach_the_worker(workshop: Workshop) -> None:
     """What an entry sets under `env` is set inside, and only there."""
     workshop.plugin("alpha", keys={"env": {"TOKENIZERS_PARALLELISM": "false"}})
-    assert workshop.run("lock").status == 0
-    assert workshop.run("build").status == 0
+    assert workshop.within("lock").status == 0
+    assert workshop.within("build").status == 0
     code = "import os; print(os.environ['TOKENIZERS_PARALLELISM'])"
     assert workshop.run("exec", "alpha", "--", "python", "-c", code).out.strip() == "false"
     assert "TOKENIZERS_PARALLELISM" not in os.environ
@@ -299,7 +306,7 @@ def test_environment_variables_of_an_entry_reach_the_worker(workshop: Workshop) 
 
 def test_no_op_reads_neither_registry_nor_locks(locked: Workshop) -> None:
     """A build with nothing to do is told by stats: neither YAML nor pydantic is loaded, and what was seen is said."""
-    assert locked.run("build").status == 0
+    assert locked.within("build").status == 0
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print([n for n in ('yaml', 'pydantic', 'tomlkit', 'rich') if n in sys.modules]))\n"
@@ -320,15 +327,15 @@ def test_no_op_reads_neither_registry_nor_locks(locked: Workshop) -> None:
 
 def test_rollback_is_undone_by_build(locked: Workshop) -> None:
     """After a rollback commands use the older environment; `build` returns to what is locked, though nothing changed."""
-    assert locked.run("build").status == 0
+    assert locked.within("build").status == 0
     locked.plugin("alpha", tag="v0.2.0")
-    assert locked.run("lock").status == 0
-    assert locked.run("build").status == 0
+    assert locked.within("lock").status == 0
+    assert locked.within("build").status == 0
     show = ["exec", "alpha", "--", "python", "-c", "from importlib.metadata import version as v; print(v('alpha'))"]
     assert locked.run(*show).out.strip() == "0.2.0"
-    assert locked.run("rollback").status == 0
+    assert locked.within("rollback").status == 0
     assert locked.run(*show).out.strip() == "0.1.0"
-    assert "2 unchanged" in locked.run("build").out
+    assert "2 unchanged" in locked.within("build").out
     assert locked.run(*show).out.strip() == "0.2.0"
 
 

@@ -34,10 +34,9 @@ def campaign(folder: Path, rounds: int, seed: int) -> None:
     assert {name: counts[name] for name in BROKEN} == dict.fromkeys(BROKEN, 0)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_builds_that_are_broken_leave_nothing_broken(tmp_path: Path, seed: int) -> None:
+def test_builds_that_are_broken_leave_nothing_broken(tmp_path: Path) -> None:
     """Killed, crowded, out of space or without a store: the old or the new environment is whole, the next build works."""
-    campaign(tmp_path, 10, seed)
+    campaign(tmp_path, 10, 1)
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def test_broken_registry_is_told_by_every_command(bench: Workshop, command: list
 
 def test_results_go_to_stdout_and_progress_to_stderr(bench: Workshop) -> None:
     """A pipe gets the result alone; what happens meanwhile is on stderr, in plain lines."""
-    ran = bench.run("lock")
+    ran = bench.within("lock")
     assert ran.out == "1 locked: profiles/prod\n"
     assert ran.err.startswith("+ lock alpha  locked")
     assert "\x1b" not in ran.out + ran.err
@@ -129,7 +129,7 @@ def test_run_mode_names_the_profile_and_an_option_overrides_it(bench: Workshop) 
 
 def test_workspace_is_found_from_any_folder_in_it(bench: Workshop) -> None:
     """Commands work from below the workspace, and from elsewhere with -C."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     assert bench.run("lock", "--check", cwd=bench.work / "profiles" / "prod").status == 0
     assert bench.run("lock", "--check", "-C", str(bench.work), cwd=bench.root).status == 0
     ran = bench.run("lock", "--check", cwd=bench.root)
@@ -139,9 +139,9 @@ def test_workspace_is_found_from_any_folder_in_it(bench: Workshop) -> None:
 
 def test_exec_becomes_the_command(bench: Workshop) -> None:
     """The exit status, stdin and arguments are the command's own; options after -- are not ours."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     assert bench.run("exec", "alpha", "--", "python", "-c", "raise SystemExit(7)").status == 2, "not built yet"
-    assert bench.run("build").status == 0
+    assert bench.within("build").status == 0
     assert bench.run("exec", "alpha", "--", "python", "-c", "raise SystemExit(7)").status == 7
     ran = bench.run("exec", "alpha", "--", "python", "-c", "import sys; print(sys.argv[1:])", "--format", "json")
     assert ran.out == "['--format', 'json']\n"
@@ -195,13 +195,13 @@ def test_state_folder_by_a_relative_path_is_refused(bench: Workshop) -> None:
 
 def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> None:
     """`run` after `lock` alone: builds, runs, prints a table, exits 0; a failed item makes it 1."""
-    assert bench.run("lock").status == 0
-    ran = bench.run("run", "run.yaml")
+    assert bench.within("lock").status == 0
+    ran = bench.within("run", "run.yaml")
     assert ran.status == 0, ran.err
     assert "build alpha  built" in ran.err
     assert "alpha@few" in ran.out
     bench.write("data.csv", "id;image;question;answer\n1;gone.png;a;A\n2;;b;B\n")
-    ran = bench.run("run", "run.yaml", "--format", "json")
+    ran = bench.within("run", "run.yaml", "--format", "json")
     assert ran.status == 1
     result = ran.json["result"]
     assert isinstance(result, dict)
@@ -210,7 +210,7 @@ def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> Non
 
 def test_run_refuses_unlocked_plugins_in_prod(bench: Workshop) -> None:
     """Prod never locks by itself: a run without a lock says which command writes it."""
-    ran = bench.run("run", "run.yaml", "--format", "json")
+    ran = bench.within("run", "run.yaml", "--format", "json")
     assert ran.status == 1
     assert ran.codes == ["lock-missing"]
 
@@ -235,9 +235,9 @@ def test_unusable_runs_are_refused_before_anything_runs(
     bench: Workshop, break_it: Callable[[Workshop], object], code: str
 ) -> None:
     """Empty data, duplicate ids, missing columns, typos: one error, exit 2, no run recorded."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     break_it(bench)
-    ran = bench.run("run", "run.yaml", "--format", "json")
+    ran = bench.within("run", "run.yaml", "--format", "json")
     assert (ran.status, ran.codes) == (2, [code])
     assert bench.run("runs", "list", "--format", "json").json["result"] == {"runs": []}
 
@@ -261,13 +261,13 @@ def test_envelope_is_json_that_others_can_read(bench: Workshop) -> None:
 
 def test_tables_show_data_as_it_is(bench: Workshop) -> None:
     """Classes and parameters in square brackets are text, not markup: they show, and break nothing."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     bench.write("data.csv", "id;question;answer;class\n1;a;A;[/b] odd\n2;b;B;[red]hot\n")
     bench.write(
         "run.yaml",
         "name: small\ndata: {few: {path: data.csv}}\ninference: [{plugin: alpha, matrix: {suffix: [a, 'b/c']}}]\n",
     )
-    ran = bench.run("run", "run.yaml")
+    ran = bench.within("run", "run.yaml")
     assert ran.status == 0, ran.err
     assert "alpha[suffix=a]@few" in ran.out
 
@@ -292,22 +292,22 @@ def test_full_disk_behind_a_redirection_is_an_error_like_any_other(bench: Worksh
 
 def test_data_is_looked_at_before_anything_is_built(bench: Workshop) -> None:
     """What is wrong with a table is said at once, not after environments were built for it."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     bench.write("data.csv", "id;question;answer\n")
-    ran = bench.run("run", "run.yaml", "--format", "json")
+    ran = bench.within("run", "run.yaml", "--format", "json")
     assert (ran.status, ran.codes) == (2, ["data-empty"])
     assert not (bench.work / ".envbuilder" / "store").exists()
 
 
 def test_run_files_are_found_from_the_workspace(bench: Workshop) -> None:
     """A run file that is not below the working folder is looked for in the workspace that -C names."""
-    assert bench.run("lock").status == 0
-    assert bench.run("run", "run.yaml", "-C", str(bench.work), cwd=bench.root).status == 0
+    assert bench.within("lock").status == 0
+    assert bench.within("run", "run.yaml", "-C", str(bench.work), cwd=bench.root).status == 0
 
 
 def test_state_stays_out_of_git(bench: Workshop) -> None:
     """`git add --all` in a workspace without a .gitignore takes nothing of the state along."""
-    assert bench.run("lock").status == 0
+    assert bench.within("lock").status == 0
     bench.git("-C", str(bench.work), "init", "--quiet")
     bench.git("-C", str(bench.work), "add", "--all")
     assert ".envbuilder" not in bench.git("-C", str(bench.work), "ls-files")
@@ -319,8 +319,8 @@ def test_core_that_environments_do_not_get_is_a_warning(workshop: Workshop) -> N
     workshop.release("kernel", "v0.1.0")
     workshop.entry("kernel", kind="library")
     workshop.plugin("alpha", dependencies=("kernel>=0.1,<0.3",))
-    assert workshop.run("lock").status == 0
-    ran = workshop.run("check", "--format", "json")
+    assert workshop.within("lock").status == 0
+    ran = workshop.within("check", "--format", "json")
     assert (ran.status, ran.codes) == (0, ["core-not-pinned"])
 
 
