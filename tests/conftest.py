@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from workshop import Workshop
+
+# First where uv looks for interpreters stands the one that the tests run on: a version manager's shim, which uv asks
+# anew each time, takes fifty times as long to answer, and nearly every test has a workspace that has asked nobody yet.
+os.environ["PATH"] = f"{Path(sys.base_prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 @pytest.fixture
