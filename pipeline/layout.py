@@ -390,5 +390,10 @@ def find_run(state_dir: Path, name: str | None = None) -> RunLayout:
         found = [each for each in ids if each.startswith(name) or each.endswith(f"-{name}")]
     if len(found) == 1:
         return RunLayout(state_dir, found[0])
-    what = f"{len(found)} runs fit {name!r}" if found else f"no run {name!r}" if name else "no run yet"
-    raise UnknownRunError(f"{what}; there are {len(ids)}", hint="envbuilder runs list", where=str(state_dir / "runs"))
+    where = str(state_dir / "runs")
+    if found:
+        some = f"{', '.join(reversed(found[-3:]))}{', …' if found[3:] else ''}"
+        text = f"{name!r} is the beginning or end of {len(found)} runs: {some}; expected a whole id, or more of it"
+        raise UnknownRunError(text, hint=f"envbuilder runs show {found[-1]}", where=where)
+    what = f"no run {name!r}; there are {len(ids)}" if name else "no run yet"
+    raise UnknownRunError(what, hint="envbuilder runs list", where=where)

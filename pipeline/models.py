@@ -392,6 +392,7 @@ class RunOutcome:
         name: the run file's name for it.
         started: ISO 8601, UTC.
         finished: likewise; None while it runs.
+        profile: ``dev`` or ``prod``; empty where the record does not tell.
     """
 
     ok: bool
@@ -405,6 +406,12 @@ class RunOutcome:
     name: str = ""
     started: str = ""
     finished: str | None = None
+    profile: str = ""
+
+    @property
+    def failed_items(self) -> int:
+        """Items without an answer in tasks that ended well: what only ``resume --retry-failed`` asks again."""
+        return sum(task.failed_items for task in self.tasks if task.status == "ok")
 
     def to_json(self) -> dict[str, object]:
         """The ``result`` of ``envbuilder run --format json``; problems stand beside it, not in it."""

@@ -309,6 +309,8 @@ def _facts(result: TaskResult) -> tuple[str, ...]:
     items, failed = (str(result.items), str(result.failed_items)) if is_inference else ("", "")
     is_partly = result.status == "ok" and result.failed_items
     status = f"ok, {result.failed_items} failed" if is_partly else result.status
+    if result.status == "pending" and result.code == "runner-gone":
+        status = "not started"
     return (result.id, status, items, failed, speed, result.device)
 
 
@@ -383,13 +385,17 @@ def _side_by_side(figures: Figures) -> tuple[str, str, str]:
 
 
 def runs_table(outcomes: Sequence[RunOutcome]) -> Table:
-    """Runs, the oldest first."""
+    """Runs, the oldest first; profile and failed items only where they tell runs apart."""
+    profiles = len({outcome.profile for outcome in outcomes if outcome.profile}) > 1
+    failed = any(outcome.failed_items for outcome in outcomes)
     rows = []
     for outcome in outcomes:
         well = sum(result.ok for result in outcome.tasks)
         tasks = f"{well}/{len(outcome.tasks)}" if outcome.tasks else ""
-        rows.append((outcome.id, outcome.name, outcome.status, tasks, outcome.started))
-    return Table("runs", ("run", "name", "status", "tasks ok", "started"), tuple(rows))
+        more = ((outcome.profile,) if profiles else ()), ((str(outcome.failed_items or ""),) if failed else ())
+        rows.append((outcome.id, outcome.name, *more[0], outcome.status, tasks, *more[1], outcome.started))
+    columns = ("run", "name", *(["profile"] * profiles), "status", "tasks ok", *(["failed items"] * failed), "started")
+    return Table("runs", columns, tuple(rows))
 
 
 def _colour(status: str) -> str:

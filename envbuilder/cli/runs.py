@@ -15,7 +15,7 @@ from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
 from envbuilder.cli.store import examine
-from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, UsageError
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, UsageError, counted
 
 if TYPE_CHECKING:
     from envbuilder.build import Built
@@ -158,21 +158,26 @@ def runs() -> None:
 @runs.command("list")
 @common
 def runs_list(settings: Settings) -> Outcome:
-    """List runs, the oldest first."""
+    """List runs, the oldest first; with --profile those of one profile."""
     from envbuilder.config import find_workspace
     from envbuilder.render import Outcome
     from pipeline.cli import list_runs
     from pipeline.render import runs_table
 
     found = list_runs(find_workspace(settings.folder).own)
+    where = f" in {settings.profile}" if settings.is_named else ""
+    if where:
+        found = tuple(each for each in found if each.profile in {settings.profile, ""})
     plain = [
         {
             "id": each.id,
             "name": each.name,
+            "profile": each.profile,
             "status": each.status,
             "started": each.started,
             "tasks": len(each.tasks),
             "tasks-ok": sum(task.ok for task in each.tasks),
+            "failed-items": each.failed_items,
         }
         for each in found
     ]
@@ -180,7 +185,7 @@ def runs_list(settings: Settings) -> Outcome:
         "runs list",
         settings.profile,
         result={"runs": plain},
-        text=(_table(runs_table(found)),) if found else ("no runs yet",),
+        text=(_table(runs_table(found)), *_again(found)) if found else (f"no runs{where} yet",),
     )
 
 
@@ -331,6 +336,15 @@ def _environment(built: Built, here: Open, live: Mapping[Path, Checkout]) -> Env
     )
 
 
+def _again(outcomes: Sequence[RunOutcome]) -> tuple[str, ...]:
+    """The command that asks failed items of the newest such run again, where there are any."""
+    found = next((each for each in reversed(outcomes) if each.failed_items and each.status != "running"), None)
+    if found is None:
+        return ()
+    items = counted(found.failed_items, "failed item")
+    return (f"next: envbuilder resume {found.id} --retry-failed  # asks {items} again",)
+
+
 def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
     """A run's outcome as a command's."""
     from envbuilder.render import Outcome
@@ -341,13 +355,19 @@ def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
             text.append(f"{name}: {os.path.relpath(outcome.paths[name])}")
             break
     status = EXIT_OK if outcome.ok else EXIT_FAILED
-    return Outcome(command, profile, outcome.to_json(), outcome.problems, tuple(text), exit_status=status)
+    return Outcome(
+        command, profile, outcome.to_json(), outcome.problems, (*text, *_again([outcome])), exit_status=status
+    )
 
 
 def _table(table: RunTable) -> Table:
     from envbuilder.render import Table
 
     wordy = {
+        "run",
+        "name",
+        "profile",
+        "started",
         "task",
         "plugin",
         "status",

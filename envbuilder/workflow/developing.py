@@ -227,17 +227,13 @@ class Desk:
         """Put the overlay back as it was, and remove the clone that `dev on` made: its folder, and whether it is gone.
 
         Raises:
-            UsageError: the overlay names no checkout.
+            UsageError: the overlay names no checkout, or somebody wrote it by hand.
         """
         record = self.record(name)
         file = self.overlay(name)
         text = file.read_bytes().decode() if file.exists() else None
         if record is None:
-            found = parse_yaml(text, self._workspace.show(file)).value if text is not None else None
-            source = found.get("source") if isinstance(found, Mapping) else None
-            if not isinstance(source, Mapping) or "path" not in source:
-                raise UsageError(f"{name} is not in dev", code="not-in-dev", hint="envbuilder dev status")
-            record = Record(str(source["path"]), cloned=False, before=None, written="", tags={})
+            raise self._not_ours(name, file, text)
         self._restore(file, text, record)
         folder = self._workspace.root / record.folder
         if record.cloned:
@@ -249,6 +245,18 @@ class Desk:
             exclude(folder, self._workspace.root, hide=False)
         self._record_path(name).unlink(missing_ok=True)
         return record.folder, record.cloned
+
+    def _not_ours(self, name: str, file: Path, text: str | None) -> UsageError:
+        """Why there is nothing to undo: it was not `dev on` that wrote the overlay, or there is none."""
+        shown = self._workspace.show(file)
+        found = parse_yaml(text, shown).value if text is not None else None
+        source = found.get("source") if isinstance(found, Mapping) else None
+        if not isinstance(source, Mapping) or "path" not in source:
+            return UsageError(f"{name} is not in dev", code="not-in-dev", hint="envbuilder dev status")
+        message = (
+            f"{shown} was not written by envbuilder dev on, and is left alone; it takes {name} from {source['path']}"
+        )
+        return UsageError(message, code="overlay-by-hand", where=shown, hint=f"rm {shown}  # if nobody needs it")
 
     def _restore(self, file: Path, text: str | None, record: Record) -> None:
         if text is None:

@@ -86,7 +86,7 @@ def answers_problems(result: TaskResult, found: AnswersFound) -> list[Problem]:
         return []
     problems = []
     expected = result.items - result.failed_items
-    if found.answered < expected:
+    if found.answered < expected and result.code != "runner-gone":
         text = f"{result.id}: {expected} items were answered, {found.answered} of them are in the answers file"
         what = f"{text}, which is missing" if found.is_missing else text
         problems.append(
@@ -134,6 +134,7 @@ def load_outcome(layout: RunLayout) -> RunOutcome:
         name=str(document.get("name")),
         started=str(document.get("started")),
         finished=None if document.get("finished") is None else str(document.get("finished")),
+        profile=str(document.get("profile") or ""),
     )
 
 
@@ -150,24 +151,25 @@ def _document(layout: RunLayout) -> dict[str, object]:
 
 
 def _as_left(result: TaskResult, layout: RunLayout, *, is_live: bool) -> TaskResult:
-    """A task as it stands; one that its runner did not see the end of is counted by the answers it left."""
+    """A task as it stands; what its runner did not see the end of has failed items only where a line says so."""
     if result.status not in {"pending", "running"}:
         return result
     found = find_answers(layout.answers(result.id)) if result.stage == "inference" else None
+    result = replace(result, failed_items=len(found.lines) - found.answered if found else 0)
     if is_live:
-        return replace(result, failed_items=len(found.lines) - found.answered if found else 0)
-    error = "not started: the runner was gone"
-    if result.status == "running":
-        through = f", {found.answered} of {result.items} items answered" if found else ""
-        error = f"the runner was gone before the task had ended{through}"
-    failed = result.items - found.answered if found else 0
-    return replace(result, status="killed", code="runner-gone", error=error, failed_items=failed)
+        return result
+    if result.status == "pending":
+        return replace(result, code="runner-gone", error="not started: the runner was gone")
+    through = f", {found.answered} of {result.items} items answered" if found else ""
+    error = f"the runner was gone before the task had ended{through}"
+    return replace(result, status="killed", code="runner-gone", error=error)
 
 
 def _killed(layout: RunLayout, results: Sequence[TaskResult]) -> Problem:
     ended = sum(result.code != "runner-gone" for result in results)
     text = (
         f"run {layout.id}: the runner was killed, or its machine went down; {ended} of {len(results)} tasks had ended"
+        + "".join(f"; {result.id}: {result.error}" for result in results if result.status == "killed")
     )
     hint = f"envbuilder resume {layout.id}"
     return Problem("runner-gone", text, where=str(layout.root), hint=hint)

@@ -63,7 +63,7 @@ def _decide(
         return Decision(task.id, "reuse", found.run, 0, items, why=f"everything is as in {found.run}")
     if found is not None:
         left = items - len(found.lines)
-        why = f"{found.run} ended as {found.result.status} with {len(found.lines)} answers"
+        why = f"{found.run} {_ended(found.result.status)} with {counted(len(found.lines), 'answer')}"
         if found.result.status == "ok":
             why = f"{counted(left, 'item')} failed in {found.run}"
         return Decision(task.id, "continue", found.run, left, items, why)
@@ -87,4 +87,9 @@ def _reason(task: Task, archive: Archive, kinds: Collection[str]) -> str:
         return (
             f"the answers are others than in {nearest.run}" if task.stage == "eval" else f"{nearest.run} lost answers"
         )
-    return f"{nearest.run} ended as {nearest.result.status} without an answer"
+    return f"{nearest.run} {_ended(nearest.result.status)} without an answer"
+
+
+def _ended(status: str) -> str:
+    # What a record calls at work, or waiting, when nobody writes it any more.
+    return "was killed" if status in {"running", "pending"} else f"ended as {status}"

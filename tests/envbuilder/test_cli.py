@@ -206,6 +206,10 @@ def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> Non
     result = ran.json["result"]
     assert isinstance(result, dict)
     assert [(task["status"], task["items"], task["failed_items"]) for task in result["tasks"]] == [("ok", 2, 1)]
+    again = f"next: envbuilder resume {result['id']} --retry-failed  # asks 1 failed item again\n"
+    assert bench.within("runs", "list").out.endswith(again)
+    assert again in bench.within("resume").out
+    assert bench.within("runs", "list", "--profile", "dev").out == "no runs in dev yet\n"
 
 
 def test_run_refuses_unlocked_plugins_in_prod(bench: Workshop) -> None:

@@ -148,9 +148,12 @@ def test_on_at_the_default_branch_and_elsewhere(shop: Workshop) -> None:
     assert answer(shop).out == "7\n"
     assert shop.within("dev", "off", "alpha").status == 0
     assert (found / "pyproject.toml").exists()
-    shop.write("profiles/registry/alpha.dev.yaml", "source: {path: mine}\n")
+    overlay = shop.write("profiles/registry/alpha.dev.yaml", "source: {path: mine}  # by hand\n")
     assert on(shop)["state"] == "found"
-    assert shop.within("dev", "off", "alpha").status == 0
+    ran = shop.within("dev", "off", "alpha", "--format", "json")
+    assert (ran.status, ran.codes) == (2, ["overlay-by-hand"])
+    assert overlay.read_text() == "source: {path: mine}  # by hand\n"
+    overlay.unlink()
     shop.package(shop.work / "other", name="gamma")
     for path in ("other", "profiles", "../outside", "."):
         assert shop.within("dev", "on", "alpha", "--path", path).status == 2

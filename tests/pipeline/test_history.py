@@ -87,17 +87,20 @@ def test_live_run_shows_every_task(bench: Bench) -> None:
 
 
 def test_killed_run_shows_its_tasks_and_exports_its_answers(bench: Bench) -> None:
-    """After the runner was killed its tasks are there as killed, counted by the answers, which can be exported."""
+    """What was at work is killed, the rest not started; no item that was never asked counts as failed."""
     _kill_run(bench)
     outcome = show_run(bench.state)
     assert outcome.status == "killed"
-    assert [(task.status, task.code) for task in outcome.tasks] == [("killed", "runner-gone")] * 3
-    assert (outcome.tasks[0].items, outcome.tasks[0].failed_items) == (3, 1)
+    assert [task.status for task in outcome.tasks] == ["killed", "pending", "pending"]
+    assert {task.code for task in outcome.tasks} == {"runner-gone"}
+    assert (outcome.tasks[0].items, outcome.tasks[0].failed_items) == (3, 0)
     assert "2 of 3 items answered" in str(outcome.tasks[0].error)
     (problem,) = outcome.problems
     assert (problem.code, problem.severity) == ("runner-gone", "error")
     assert "0 of 3 tasks had ended" in problem.message
-    assert outcome.tables[0].rows[0][:4] == ("hang@lines", "killed", "3", "1")
+    assert "hang@lines: the runner was gone before the task had ended, 2 of 3 items answered" in problem.message
+    assert outcome.tables[0].rows[0][:4] == ("hang@lines", "killed", "3", "0")
+    assert {row[1] for row in outcome.tables[0].rows[1:]} == {"not started"}
     assert list_runs(bench.state) == (outcome,)
     export = export_csv(bench.state)
     assert [path.read_text() for path in export] == ["id;model_answer\n1;one\n2;two\n"]
@@ -172,7 +175,7 @@ def test_runs_can_be_listed_shown_and_exported(bench: Bench) -> None:
     assert table.read_text() == "id;model_answer\n1;one\n2;two\n3;three\n"
     with pytest.raises(UnknownRunError, match="no run 'never'"):
         show_run(bench.state, "never")
-    with pytest.raises(UnknownRunError, match="2 runs fit"):
+    with pytest.raises(UnknownRunError, match="of 2 runs: "):
         show_run(bench.state, "2")
 
 

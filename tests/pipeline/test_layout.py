@@ -87,7 +87,9 @@ def test_runs_are_found_by_either_end(tmp_path: Path) -> None:
     assert find_run(tmp_path, "latest").id.endswith("bbbbbb")
     assert find_run(tmp_path, "20260101").id.endswith("aaaaaa")
     assert find_run(tmp_path, "aaaaaa").id.endswith("aaaaaa")
-    with pytest.raises(UnknownRunError, match="2 runs fit '2026'"):
+    with pytest.raises(
+        UnknownRunError, match="'2026' is the beginning or end of 2 runs: 20260102T000000Z-demo-bbbbbb, 20260101T"
+    ):
         find_run(tmp_path, "2026")
 
 

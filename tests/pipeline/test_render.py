@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.models import AttemptRecord, Environment, Evaluation, Plan, RunOutcome, Task, TaskResult, Wish
+from pipeline.models import AttemptRecord, Environment, Evaluation, Plan, RunOutcome, Table, Task, TaskResult, Wish
 from pipeline.render import (
     ending,
     make_display,
@@ -202,4 +203,10 @@ def test_plans_and_runs_are_tables() -> None:
     """A plan has a row a task, a list of runs a row a run."""
     plan = Plan("x", 0, stop_on_failure=False, retries=0, gpu_wait_s=0, data=(), tasks=(_task(),))
     assert plan_table(plan).rows == (("ocr@lines", "inference", "ocr", "", "auto", "0123456789ab"),)
-    assert runs_table([_outcome()]).rows == (("id", "demo", "failed", "1/4", "2026"),)
+    failed, well = _outcome(), replace(_outcome(), tasks=(), profile="dev")
+    assert runs_table([well]).rows == (("id", "demo", "failed", "", "2026"),)
+    assert runs_table([replace(failed, profile="prod"), well]) == Table(
+        "runs",
+        ("run", "name", "profile", "status", "tasks ok", "failed items", "started"),
+        (("id", "demo", "prod", "failed", "1/4", "1", "2026"), ("id", "demo", "dev", "failed", "", "", "2026")),
+    )

@@ -301,6 +301,7 @@ def test_answers_of_an_unfinished_run_are_taken(bench: Bench) -> None:
     before = len(_asked(bench))
     (decision, *_) = explain_run(request).decisions
     assert (decision.what, decision.run, decision.left, decision.items) == ("continue", killed, 40 - kept, 40)
+    assert decision.why == f"{killed} was killed with {kept} answers"
     outcome = execute_run(request)
     assert outcome.ok
     assert outcome.id != killed
