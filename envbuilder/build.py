@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -167,6 +168,23 @@ class Builder:
             return f"{key.code}: {key.message}"
         seal = self.store.seal(key)
         return self.store.glance(key) or self._describe(plugin, key, seal.inputs if seal else {})
+
+    def meant(self, plugin: Entry) -> Built | Problem:
+        """A plugin's environment as a build would leave it, whether it is there or not, or why there can be none."""
+        found = self.find(plugin)
+        if not isinstance(found, str):
+            return found
+        draft = find_stale(self._workspace, self._profile, self._registry, [plugin], self._pins)[plugin.name]
+        if isinstance(draft, Problem):
+            return draft
+        try:
+            built = self._describe(plugin, *self._key(draft))
+        except (UnfitError, ProvidedError) as error:
+            return replace(error.problems[0], entry=plugin.name)
+        packages = read_lock(lock_folder(self._workspace, self._profile, plugin.name))
+        told = Counter(package.name for package in packages)
+        alone = {each.name: each.version for each in packages if each.version and told[each.name] == 1}
+        return replace(built, versions={**alone, **built.versions})
 
     def key_of(self, plugin: Entry) -> str | Problem:
         """The key of a plugin's environment as `find` means it, or why there is none."""

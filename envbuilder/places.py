@@ -10,6 +10,10 @@ from pathlib import Path
 
 from envbuilder.errors import UsageError
 
+# Where a workspace keeps its state unless told otherwise, and how to tell it.
+STATE = ".envbuilder"
+ELSEWHERE = "export ENVBUILDER_HOME=~/.cache/envbuilder  # keeps state there"
+
 
 def candidates(start: Path) -> Iterator[Path]:
     """The folders around a folder, from inside out, whose ``pyproject.toml`` may make them a workspace.
@@ -43,7 +47,7 @@ def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
     """
     home = home or os.environ.get("ENVBUILDER_HOME")
     if not home:
-        return root / ".envbuilder", root / ".envbuilder"
+        return root / STATE, root / STATE
     place = Path(os.path.expanduser(home))  # noqa: PTH111 - Path's own fails on ~nobody
     if not place.is_absolute():
         hint = f"export ENVBUILDER_HOME={shlex.quote(str(place.absolute()))}"

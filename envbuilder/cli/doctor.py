@@ -12,6 +12,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common
 from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.places import ELSEWHERE
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -109,9 +110,9 @@ def _disks(here: Open) -> Iterator[Finding]:
         writable = os.access(shared, os.W_OK)
         free = shutil.disk_usage(shared).free
     except OSError as error:
-        yield Finding("state", "fail", f"{shared}: {error.strerror}", f"ls -ld {shared}")
+        yield Finding("state", "fail", f"{shared}: {error.strerror}", ELSEWHERE)
         return
-    yield Finding("state", "ok" if writable else "fail", str(shared), f"ls -ld {shared}")
+    yield Finding("state", "ok" if writable else "fail", str(shared), ELSEWHERE)
     low = free < _LOW_BYTES
     yield Finding("disk", "warn" if low else "ok", f"{human(free)} free", "envbuilder gc --keep 1" if low else None)
     if writable:

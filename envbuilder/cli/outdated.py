@@ -40,7 +40,7 @@ def outdated(settings: Settings, plugins: tuple[str, ...], everything: bool, pre
     rows = [(each.entry.name, each.current, *_row(newer)) for each in behind for newer in each.newer]
     commands = [f"{each.entry.name}: {each.command}" for each in behind if each.command]
     tables = [Table(("entry", "named", "newer", "fits", "why not"), tuple(rows))] if rows else []
-    known = len(found) - sum(each.problem is not None for each in found)
+    known = sum(each.problem is None or bool(each.newer) for each in found)
     return Outcome(
         "outdated",
         here.profile.name,

@@ -15,10 +15,10 @@ from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
 from envbuilder.cli.store import examine
-from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, UsageError, counted
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, Problem, UsageError, counted
 
 if TYPE_CHECKING:
-    from envbuilder.build import Built
+    from envbuilder.build import Builder, Built
     from envbuilder.models import Entry
     from envbuilder.render import Outcome, Table
     from envbuilder.store.checkouts import Checkout
@@ -128,25 +128,36 @@ def plan(  # noqa: PLR0913 - a parameter for each option
     retry_failed: bool,
     offline: bool,
 ) -> Outcome:
-    """Show what a run would do; builds what is missing, runs nothing."""
+    """Show what a run would do, in environments that are there or would be built; builds nothing, runs nothing."""
     from envbuilder.render import Outcome
     from pipeline.cli import Terms, explain_run, plan_run
     from pipeline.models import to_json
     from pipeline.render import plan_table, why_table
 
     here = settings.open()
-    request = _request(settings, here, run_file, jobs=1, offline=offline)
+    builder, meant = _meant(here, _resolve(here, run_file), offline=offline)
+    missing = [each.plugin.name for each in meant if builder.store.glance(each.key) is not None]
+    note = [f"not built yet: {', '.join(missing)}; a run builds them first"] if missing else []
+    environments = {
+        "environments": [
+            {"plugin": each.plugin.name, "key": each.key, "built": each.plugin.name not in missing} for each in meant
+        ]
+    }
+    request = _request_for(here, _resolve(here, run_file), _environments(here, builder, meant), jobs=1)
     if why or fresh or force or retry_failed:
         found = explain_run(replace(request, terms=Terms(fresh, frozenset(force), retry_failed)))
         return Outcome(
             "plan",
             settings.profile,
-            {"plan": to_json(found.tasks), "why": to_json(found.decisions)},
-            text=(_table(why_table(found.decisions)),),
+            {"plan": to_json(found.tasks), "why": to_json(found.decisions), **environments},
+            text=(_table(why_table(found.decisions)), *note),
         )
     planned = plan_run(request)
     return Outcome(
-        "plan", settings.profile, result={"plan": to_json(planned.tasks)}, text=(_table(plan_table(planned)),)
+        "plan",
+        settings.profile,
+        result={"plan": to_json(planned.tasks), **environments},
+        text=(_table(plan_table(planned)), *note),
     )
 
 
@@ -246,20 +257,47 @@ def _request(settings: Settings, here: Open, run_file: Path | None, *, jobs: int
         BuildError: an environment cannot be built.
     """
     from envbuilder.build import Builder
-    from envbuilder.lock.locking import read_pins
-    from pipeline.cli import RunRequest, plugins_of, weights_memo
+    from pipeline.cli import weights_memo
     from pipeline.config import load_run
-    from pipeline.models import to_json
 
     file = _resolve(here, run_file)
-    stages = {plugin.name: cast("Stage", plugin.stage) for plugin in here.registry.plugins}
-    chosen = here.select(plugins_of(file, stages))
+    chosen, stages = _named(here, file)
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
     if any(isinstance(builder.find(plugin), str) for plugin in chosen):
         load_run(
             file, stages, memo=weights_memo(here.workspace.own)
         )  # What is wrong with the data must not wait for the end of a long build.
-    environments = _ready(settings, here, chosen, offline=offline)
+    return _request_for(here, file, _ready(settings, here, chosen, offline=offline), jobs=jobs)
+
+
+def _named(here: Open, file: Path) -> tuple[list[Entry], dict[str, Stage]]:
+    """The plugins that a run file names, and the stages of all that there are."""
+    from pipeline.cli import plugins_of
+
+    stages = {plugin.name: cast("Stage", plugin.stage) for plugin in here.registry.plugins}
+    return here.select(plugins_of(file, stages)), stages
+
+
+def _meant(here: Open, file: Path, *, offline: bool) -> tuple[Builder, list[Built]]:
+    """The environments that a run would have, there or not.
+
+    Raises:
+        BuildError: a plugin has no lock to build from.
+    """
+    from envbuilder.build import Builder
+
+    builder = Builder(here.workspace, here.profile, here.registry, offline=offline)
+    found = [builder.meant(plugin) for plugin in _named(here, file)[0]]
+    if problems := [each for each in found if isinstance(each, Problem)]:
+        raise BuildError(problems)
+    return builder, [each for each in found if not isinstance(each, Problem)]
+
+
+def _request_for(here: Open, file: Path, environments: list[Environment], *, jobs: int) -> RunRequest:
+    from envbuilder.lock.locking import read_pins
+    from pipeline.cli import RunRequest
+    from pipeline.models import to_json
+
     pins = read_pins(here.workspace, here.profile)
     return RunRequest(
         run_file=file,
@@ -278,7 +316,6 @@ def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: 
         BuildError: one cannot be built, or is not what it was.
     """
     from envbuilder.build import Builder
-    from envbuilder.store.checkouts import survey
 
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
     found = {plugin.name: builder.find(plugin) for plugin in chosen} if builder.generations.held else {}
@@ -293,6 +330,13 @@ def _ready(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: 
         built = [builder.built[plugin.name] for plugin in chosen]
     if problems := examine(here, {each.plugin.name: each.key for each in built}, full=False):
         raise BuildError(problems)
+    return _environments(here, builder, built)
+
+
+def _environments(here: Open, builder: Builder, built: Sequence[Built]) -> list[Environment]:
+    """Environments as the pipeline takes them, with what their checkouts hold just now."""
+    from envbuilder.store.checkouts import survey
+
     live = {
         path: survey(path, builder.store.digests)
         for path in dict.fromkeys(path for each in built for path in each.live)

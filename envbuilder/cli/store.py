@@ -209,7 +209,7 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
     here = settings.open()
     store = Store(here.workspace.shared)
     known = _generations(here)
-    with collecting.alone(store):
+    with collecting.alone(store, looking=dry_run):
         forgotten = known.forget(keep, dry_run=dry_run) if keep else []
         still = collecting.reachable(store.shared, without=[known.folder / f"{each.number}.json" for each in forgotten])
         kept = still.union(*(live_environments(own) for own in collecting.workspaces(store.shared)))

@@ -18,6 +18,7 @@ from envbuilder import process
 from envbuilder.errors import EnvbuilderError, ToolError
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
 from envbuilder.git.running import PACKED, git
+from envbuilder.places import ELSEWHERE, STATE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -294,7 +295,8 @@ class Repository:
                 yield
         except OSError as error:
             message = f"cannot write {self.path}: {error.strerror or error}"
-            raise ToolError(message, code="unwritable", hint=f"ls -ld {self.path.parent}") from error
+            hint = ELSEWHERE if STATE in self.path.parts else f"ls -ld {self.path.parent}"
+            raise ToolError(message, code="unwritable", hint=hint) from error
 
     def _prepare(self) -> None:
         if self.is_there:

@@ -314,7 +314,9 @@ class Checker:
         declared = self._judged(entry, member)
         row = self._with_releases(self.judge.row(entry, declared, refs), entry, declared)
         tags = self.judge.tag_rows(entry, refs) if self._all_tags else []
-        rows = tags if any(tag.locked for tag in tags) else [row, *tags]
+        others = [tag for tag in tags if not tag.locked]
+        # Of the tag that is locked its pin tells, also where the repository cannot be read.
+        rows = [row if tag.locked else tag for tag in tags] if len(others) < len(tags) else [row, *others]
         problems = list(self.judge.problems(row, entry, declared)) if member is not None else []
         url = entry.source.url if isinstance(entry.source, GitSource) else ""
         if error := self.judge.unread.get(url):

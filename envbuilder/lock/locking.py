@@ -258,14 +258,14 @@ class Locker:
         return False
 
     def preview(self, plugin: Entry) -> str:
-        """The text of the lock that a lock with this request would write; nothing of it stays.
+        """The text of the lock that a lock with this request would write; the workspace is only read.
 
         Raises:
             EnvbuilderError: uv finds none.
         """
         draft = self.recorded(plugin)
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
-        with self._staging(plugin.name) as staging:
+        with self._aside(plugin.name) as staging:
             self._run_uv(draft, staging, interpreter.path)
             return (staging / "uv.lock").read_text(encoding="utf-8")
 
@@ -358,12 +358,26 @@ class Locker:
         # Beside the real folder, so that relative paths in the lock are the same from here. A uv that outlived a killed
         # lock may still write to the staging folder of that one: the number keeps it off ours.
         staging = self.folder(plugin).with_name(f".{plugin}.{os.getpid()}{_STAGING}")
-        staging.mkdir(parents=True)
+        try:
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise unwritable(staging, error) from error
         keep_from_git(staging)  # A killed lock leaves it behind, until the next one.
         try:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _aside(self, plugin: str) -> Iterator[Path]:
+        """A folder out of the workspace from which relative paths lead where they do from the plugin's own."""
+        with tempfile.TemporaryDirectory(prefix="envbuilder-preview-") as scratch:
+            for each in self._workspace.root.iterdir():
+                if each.name != "profiles":
+                    (Path(scratch) / each.name).symlink_to(each)
+            staging = Path(scratch) / self.folder(plugin).relative_to(self._workspace.root)
+            staging.mkdir(parents=True)
+            yield staging
 
     def _run_uv(self, draft: Draft, staging: Path, interpreter: Path) -> None:
         old = self.folder(draft.plugin.name) / "uv.lock"
@@ -646,19 +660,19 @@ def find_stale(
 def preview_upgrades(
     workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry]
 ) -> dict[str, str | Problem]:
-    """The text of the lock that `--upgrade` would give each plugin, or why there is none; writes nothing."""
-    with locked(workspace.own / "locks" / f"lock-{profile.name}"):
-        locker = Locker(workspace, profile, registry, read_pins(workspace, profile), Request(upgrade=True))
+    """The text of the lock that `--upgrade` would give each plugin, or why there is none; the workspace is only read."""
+    locker = Locker(workspace, profile, registry, read_pins(workspace, profile), Request(upgrade=True))
 
-        def text(plugin: Entry) -> str | Problem:
-            try:
-                return locker.preview(plugin)
-            except EnvbuilderError as error:
-                return replace(error.problems[0], entry=plugin.name)
+    def text(plugin: Entry) -> str | Problem:
+        try:
+            return locker.preview(plugin)
+        except (EnvbuilderError, OSError) as error:
+            known = error if isinstance(error, EnvbuilderError) else unwritable(locker.folder(plugin.name), error)
+            return replace(known.problems[0], entry=plugin.name)
 
-        with ThreadPoolExecutor(_JOBS, thread_name_prefix="preview") as pool:
-            names = [plugin.name for plugin in plugins]
-            return dict(zip(names, pool.map(text, plugins), strict=True))
+    with ThreadPoolExecutor(_JOBS, thread_name_prefix="preview") as pool:
+        names = [plugin.name for plugin in plugins]
+        return dict(zip(names, pool.map(text, plugins), strict=True))
 
 
 def note_current(workspace: Workspace, profile: Profile, registry: Registry, *, since_ns: int) -> None:

@@ -120,12 +120,13 @@ class Watch:
         current = compat.tag_version(tag, entry.name)
         if current is None:
             return ()
-        rows = ((compat.tag_version(row.place, entry.name), row) for row in self._judge.tag_rows(entry, refs))
-        newer = [(version, row) for version, row in rows if version is not None and self._counts(version, current)]
-        newer.sort(key=lambda pair: pair[0], reverse=True)
+        tags = {ref: compat.tag_version(ref.removeprefix("refs/tags/"), entry.name) for ref in refs}
+        newer = {ref: version for ref, version in tags.items() if version and self._counts(version, current)}
+        rows = self._judge.tag_rows(entry, {ref: found for ref, found in refs.items() if ref in newer})
+        rows.sort(key=lambda row: newer[f"refs/tags/{row.place}"], reverse=True)
         unread = isinstance(entry.source, GitSource) and entry.source.url in self._judge.unread
         return tuple(
-            Newer(row.place, *((None, "its tags cannot be read") if unread else self._verdict(row))) for _, row in newer
+            Newer(row.place, *((None, "its tags cannot be read") if unread else self._verdict(row))) for row in rows
         )
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -83,9 +84,10 @@ def collect(store: Store, kept: Collection[str]) -> Garbage:
     return garbage
 
 
-def alone(store: Store) -> contextlib.AbstractContextManager[None]:
-    """Hold the store alone: no builder is at work, and none begins."""
-    return locked(store.usage_path)
+def alone(store: Store, *, looking: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Hold the store alone: no builder is at work, and none begins; for a look, only where it can be held."""
+    can = os.access(store.usage_path if store.usage_path.exists() else store.shared, os.W_OK)
+    return contextlib.nullcontext() if looking and not can else locked(store.usage_path)
 
 
 def human(size: float) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import ToolError
+from envbuilder.places import ELSEWHERE, STATE
 
 if TYPE_CHECKING:
     import ctypes
@@ -85,11 +86,12 @@ def point(link: Path, target: Path) -> None:
 def unwritable(path: Path, error: OSError) -> ToolError:
     """A file system's refusal as an error with a remedy."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    shut = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and STATE in path.parts
     return ToolError(
         f"cannot write {path}: {error.strerror or error}",
         code="disk-full" if full else "unwritable",
         where=str(path),
-        hint=f"df -h {path.parent}" if full else f"ls -ld {path.parent}",
+        hint=f"df -h {path.parent}" if full else ELSEWHERE if shut else f"ls -ld {path.parent}",
     )
 
 

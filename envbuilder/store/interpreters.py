@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from envbuilder import uv
+from envbuilder.errors import ToolError
 from envbuilder.models import Interpreter
 from envbuilder.store.files import write_atomically
 
@@ -30,7 +32,8 @@ def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
             return found
         found = uv.find_python(request, offline=offline)
         known[name] = {**asdict(found), "path": str(found.path), "stamp": stamp_of(found.path)}
-        write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
+        with contextlib.suppress(ToolError):  # Where nothing can be kept, the next command asks again.
+            write_atomically(memo, json.dumps(known, indent=1, sort_keys=True))
         return found
 
 

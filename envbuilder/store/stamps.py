@@ -7,6 +7,7 @@ whole of `build` runs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import __version__, gpus
+from envbuilder.errors import ToolError
 from envbuilder.store import seals, verify
 from envbuilder.store.files import write_atomically
 
@@ -101,7 +103,8 @@ def write(file: Path, watched: Iterable[Path], environments: Mapping[str, str], 
         "made-ns": time.time_ns(),
         "environments": dict(environments),
     }
-    write_atomically(file, json.dumps(document, indent=0))
+    with contextlib.suppress(ToolError):  # A stamp saves time, nothing else.
+        write_atomically(file, json.dumps(document, indent=0))
 
 
 def stamp_path(own: Path, profile: str, command: str = "build") -> Path:
