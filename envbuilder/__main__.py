@@ -3,9 +3,10 @@
 import signal
 
 # Ctrl-C while the rest is being imported ends the process without a traceback; `main` sets its own handlers.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from envbuilder.cli import main  # noqa: E402
+from envbuilder.cli import main
 
 if __name__ == "__main__":
     main()

@@ -226,7 +226,7 @@ class Workshop:
         from envbuilder import cli
 
         out, err, before = io.StringIO(), io.StringIO(), dict(os.environ)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         words, folder = sys.argv, Path.cwd()
         try:
             os.chdir(cwd or self.work)

@@ -42,9 +42,10 @@ def main() -> None:
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files may be no text, and terminals may lack letters.
         sys.stdout.reconfigure(errors="backslashreplace")
-    _catch(signal.SIGINT, signal.SIGTERM)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored.
-        _catch(signal.SIGHUP)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup has SIGHUP ignored, and a shell's `&` in a script SIGINT: then it stays so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         _main()
     except KeyboardInterrupt:  # Once more, while the first was being told of.
@@ -92,11 +93,6 @@ def _call() -> None:
         if sys.stdout is not output:  # How click takes a broken pipe, which it then calls an exit with 1.
             raise BrokenPipeError from None
         raise
-
-
-def _catch(*numbers: signal.Signals) -> None:
-    for number in numbers:
-        signal.signal(number, _stop)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -609,16 +609,16 @@ def slow_git(workshop: Workshop) -> dict[str, str]:
     real = shutil.which("git")
     script = folder / "git"
     script.write_text(
-        f'#!/bin/sh\ncase "$*" in *fetch*) touch {workshop.root}/midway; sleep 3;; esac\nexec {real} "$@"\n'
+        f'#!/bin/sh\ncase " $* " in *" fetch "*) touch {workshop.root}/midway; sleep 1;; esac\nexec {real} "$@"\n'
     )
     script.chmod(0o755)
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-def midway(workshop: Workshop, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+def midway(workshop: Workshop, number: signal.Signals, *before: str) -> subprocess.CompletedProcess[str]:
     """Start a lock, and send it a signal while it fetches; one that hangs then shows where, in its stderr."""
     process = subprocess.Popen(
-        workshop.argv("lock", "--format", "json"),
+        [*before, *workshop.argv("lock", "--format", "json")],
         cwd=workshop.work,
         env=workshop.environment({**slow_git(workshop), "PYTHONFAULTHANDLER": "1"}),
         stdout=subprocess.PIPE,
@@ -648,6 +648,12 @@ def test_ctrl_c_ends_a_lock(family: Workshop) -> None:
     assert "Traceback" not in done.stderr
     assert files(family) == before
     assert lock(family) == {"alpha": "locked", "beta": "locked"}
+
+
+def test_ctrl_c_is_ignored_where_the_shell_says_so(family: Workshop) -> None:
+    """What a script starts with `&` goes on when Ctrl-C ends what stands in front of it."""
+    done = midway(family, signal.SIGINT, "sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_killed_lock_is_taken_up_by_the_next(family: Workshop) -> None:
