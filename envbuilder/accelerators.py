@@ -89,6 +89,11 @@ def unfit(name: str, driver: Driver | None, *, every: bool = False) -> str | Non
     return None
 
 
+def series(driver: Driver) -> tuple[int, ...]:
+    """The major versions of CUDA whose builds all GPUs of a driver can run."""
+    return tuple(major for major in _DRIVERS if not unfit(f"cu{major}0", driver, every=True))
+
+
 def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 

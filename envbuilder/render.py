@@ -55,6 +55,13 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """Lines of a look at things: ``ok``, ``warn`` or ``fail``, what, what was found, and what helps where it is not ok."""
+
+    rows: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a command found or did.
 
@@ -72,7 +79,7 @@ class Outcome:
     profile: str
     result: Mapping[str, object] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    text: tuple[Table | str, ...] = ()
+    text: tuple[Table | Findings | str, ...] = ()
     exit_status: int | None = None
     is_told: bool = False
 
@@ -110,10 +117,27 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
                 continue
             if isinstance(part, Table):
                 _show_table(part)
+            elif isinstance(part, Findings):
+                _show_findings(part)
             else:
                 print(part)
     if outcome.problems and (quiet or not outcome.is_told):
         show_problems(outcome.problems)
+
+
+def _show_findings(findings: Findings) -> None:
+    from rich.text import Text
+
+    console = _console(stderr=False)
+    widest = max((len(what) for _, what, _, _ in findings.rows), default=0)
+    widest = min(widest, console.width // 4)
+    for state, what, found, remedy in findings.rows:
+        line = Text(f"{state:4}  ", style={"ok": "green", "warn": "bold yellow"}.get(state, "bold red"))
+        line.append(f"{what:{widest}}", style="bold")
+        line.append(f"  {visible(found)}", style="not bold default")
+        console.print(line, soft_wrap=True)
+        if state != "ok" and remedy:
+            console.print(Text(f"      hint: {visible(remedy)}", style="dim"), soft_wrap=True)
 
 
 def _show_table(table: Table) -> None:

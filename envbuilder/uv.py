@@ -52,6 +52,9 @@ _CHOICES = frozenset(
 # uv reads what these name also where it stays offline: a fifth of a small sync.
 _CERTIFICATES = frozenset({"SSL_CERT_DIR", "SSL_CERT_FILE"})
 
+# The first that knows all that is asked of it here.
+OLDEST = (0, 9, 0)
+
 # Where a uv to come says it otherwise, what is damaged so is not mended, but told.
 _TORN = re.compile(
     r"Failed to install: \S+ \(([A-Za-z0-9][A-Za-z0-9._-]*)==[^)]*\) cause: .*/archive-v\d+/.*\(os error 2\)"

@@ -2,121 +2,103 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from envbuilder.cli.base import Open, Settings, common
-from envbuilder.errors import EnvbuilderError, Problem
-from envbuilder.places import ELSEWHERE
+from envbuilder.cli.base import Open, Settings, common, offline_option
+from envbuilder.errors import ConfigError, EnvbuilderError, Problem, UsageError
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
+    from envbuilder.workflow.health import Finding, View
 
-# Less than this free in the state folder, and one torch environment does not fit.
-_LOW_BYTES = 6 * 2**30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: what, ``ok``, ``warn`` or ``fail``, what was found, and a command that helps."""
-
-    what: str
-    state: str
-    found: str
-    remedy: str | None = None
+_SEVERITY = {"warn": "warning", "fail": "error"}
 
 
 @click.command()
+@offline_option
 @common
-def doctor(settings: Settings) -> Outcome:
-    """Look at uv, git, interpreters, GPUs, file systems and state: a line each, with the remedy."""
-    from envbuilder.render import Outcome, Table
+def doctor(settings: Settings, offline: bool) -> Outcome:
+    """Look at tools, interpreters, GPUs, file systems, state and network: a line each, with the remedy.
 
-    here = settings.open()
-    findings = [*_tools(), *_interpreters(here), *_gpus(), *_disks(here)]
-    severity = {"warn": "warning", "fail": "error"}
+    Works outside a workspace too, and looks then at what does not need one. Exit status 1 where a line says fail.
+    """
+    from envbuilder.render import Findings, Outcome
+    from envbuilder.workflow.health import plain
+
+    here = _open(settings)
+    findings = _look(settings, here, offline=offline)
     problems = tuple(
-        Problem(f"doctor-{each.what.split()[0]}", each.found, hint=each.remedy, severity=severity[each.state])
+        Problem(f"doctor-{each.what.split()[0]}", each.found, hint=each.remedy, severity=_SEVERITY[each.state])
         for each in findings
         if each.state != "ok"
     )
-    rows = tuple((each.state, each.what, each.found) for each in findings)
-    plain = [{"what": each.what, "state": each.state, "found": each.found, "remedy": each.remedy} for each in findings]
-    return Outcome(
-        "doctor",
-        here.profile.name,
-        result={"findings": plain},
-        problems=problems,
-        text=(Table(("", "what", "found"), rows),),
-    )
+    rows = tuple((each.state, each.what, each.found, each.remedy or "") for each in findings)
+    name = here.profile.name if here else settings.profile
+    result = {"findings": plain(findings)}
+    return Outcome("doctor", name, result=result, problems=problems, text=(Findings(rows),), is_told=True)
 
 
-def _tools() -> Iterator[Finding]:
-    from envbuilder import uv
-
+def _open(settings: Settings) -> Open | None:
     try:
-        path = uv.find_uv()
-        version = ".".join(map(str, uv.version_of(path)))
-        yield Finding(
-            "uv", "ok" if version else "fail", f"{version or 'does not answer'} ({path})", f"{path} --version"
+        return settings.open()
+    except UsageError as error:
+        if error.code != "no-workspace":
+            raise
+        return None
+
+
+def _look(settings: Settings, here: Open | None, *, offline: bool) -> list[Finding]:
+    """All findings in their order; what waits for disks, programs or the network is looked at side by side."""
+    from envbuilder.places import state_folders
+    from envbuilder.workflow import health, reaching
+
+    views, broken = _views(settings, here)
+    shared = here.workspace.shared if here else state_folders(settings.folder.resolve())[0]
+    looks: list[Callable[[], Iterable[Finding]]] = [
+        lambda: health.tools(views),
+        lambda: health.interpreters(views),
+        lambda: health.graphics(views),
+        lambda: health.disks(shared),
+        lambda: [health.caches(here.workspace if here else None)],
+    ]
+    if here is not None:
+        looks.append(lambda: health.state(here.workspace))
+        looks.append(lambda: reaching.reach(here.workspace, views, offline=offline))
+    with ThreadPoolExecutor(len(looks), thread_name_prefix="doctor") as pool:
+        found = [each for part in pool.map(lambda look: list(_safely(look)), looks) for each in part]
+    if here is None:
+        found.append(
+            health.Finding("workspace", "warn", "none here: only the machine was looked at", "envbuilder init")
         )
-    except EnvbuilderError as error:
-        yield Finding("uv", "fail", error.message, error.hint)
-    git = shutil.which("git")
-    yield Finding("git", "ok" if git else "fail", git or "not on PATH", "git --version")
+    return [*found, *broken]
 
 
-def _interpreters(here: Open) -> Iterator[Finding]:
-    from envbuilder import uv
-    from envbuilder.config import python_specifier
-
-    requests = {python_specifier(plugin.python or here.profile.python) for plugin in here.registry.plugins}
-    for request in sorted(requests or {python_specifier(here.profile.python)}):
-        try:
-            found = uv.find_python(request, offline=True)
-            yield Finding(f"python {request}", "ok", f"{found.version} ({found.path})")
-        except EnvbuilderError as error:
-            yield Finding(f"python {request}", "warn", f"{error.message}; build fetches it", error.hint)
-
-
-def _gpus() -> Iterator[Finding]:
-    from envbuilder import gpus
+def _safely(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    from envbuilder.workflow.health import Finding
 
     try:
-        driver = gpus.read()
-    except EnvbuilderError as error:
-        yield Finding("gpu", "warn", error.message, error.hint)
-        return
-    if driver is None:
-        yield Finding("gpu", "ok", "no NVIDIA driver")
-        return
-    names = ", ".join(gpu.name for gpu in driver.gpus) or "no GPU"
-    yield Finding("gpu", "ok", f"{names} (driver {driver.version}, CUDA {'.'.join(map(str, driver.cuda))})")
+        yield from look()
+    except EnvbuilderError as error:  # One line that cannot be had must not hide the others.
+        yield Finding(error.code, "fail", error.message, error.hint)
 
 
-def _disks(here: Open) -> Iterator[Finding]:
-    from envbuilder import uv
-    from envbuilder.store.collecting import human
-    from envbuilder.store.syncing import LINK_NOTES, try_links
+def _views(settings: Settings, here: Open | None) -> tuple[list[View], list[Finding]]:
+    """The workspace as each profile sees it; the other profile may be broken, and this one whole."""
+    from envbuilder.workflow.health import Finding, View
 
-    shared = here.workspace.shared
+    if here is None:
+        return [], []
+    views, broken = [View(here.profile, here.registry)], []
+    other = "prod" if here.profile.name == "dev" else "dev"
     try:
-        shared.mkdir(parents=True, exist_ok=True)
-        writable = os.access(shared, os.W_OK)
-        free = shutil.disk_usage(shared).free
-    except OSError as error:
-        yield Finding("state", "fail", f"{shared}: {error.strerror}", ELSEWHERE)
-        return
-    yield Finding("state", "ok" if writable else "fail", str(shared), ELSEWHERE)
-    low = free < _LOW_BYTES
-    yield Finding("disk", "warn" if low else "ok", f"{human(free)} free", "envbuilder gc --keep 1" if low else None)
-    if writable:
-        cache = uv.cache_folder()
-        mode = try_links(cache, shared)
-        remedy = f"export ENVBUILDER_HOME={cache.parent / 'envbuilder'}" if mode == "copy" else None
-        yield Finding("links", "warn" if mode == "copy" else "ok", LINK_NOTES[mode], remedy)
+        opened = replace(settings, profile=other).open()
+        views.append(View(opened.profile, opened.registry))
+    except ConfigError as error:
+        hint = f"envbuilder status --profile {other}"
+        broken.append(Finding(f"profile {other}", "warn", f"{error.where}: {error.message}", hint))
+    return views, broken

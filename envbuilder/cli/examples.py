@@ -109,7 +109,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "generations": (("envbuilder generations", ""),),
     "rollback": (("envbuilder rollback", "to the one before"),),
     "gc": (("envbuilder gc", ""),),
-    "doctor": (("envbuilder doctor", ""),),
+    "doctor": (("envbuilder doctor", ""), ("envbuilder doctor --offline", "asks no remote and no index")),
     "completion": (
         ('eval "$(envbuilder completion bash)"', "in ~/.bashrc"),
         ('eval "$(envbuilder completion zsh)"', "in ~/.zshrc, after compinit"),

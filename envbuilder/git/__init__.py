@@ -15,8 +15,11 @@ from envbuilder.git.repository import (
     preload,
     uv_settings,
 )
+from envbuilder.git.running import OLDEST, OLDEST_SIGNED, version
 
 __all__ = [
+    "OLDEST",
+    "OLDEST_SIGNED",
     "History",
     "OddFileError",
     "RemoteError",
@@ -26,4 +29,5 @@ __all__ = [
     "mirrored",
     "preload",
     "uv_settings",
+    "version",
 ]

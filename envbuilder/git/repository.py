@@ -98,6 +98,14 @@ class Repository:
             raise self._unreachable(done)
         return _listed(done.stdout)
 
+    def silent(self, timeout_s: float) -> str | None:
+        """Why the remote cannot be reached, in a line; None where it answers as a repository."""
+        try:
+            done = git("ls-remote", "--quiet", "--", self.remote, "HEAD", timeout_s=timeout_s)
+        except ToolError as error:
+            return error.message
+        return None if done.ok else _last_line(done)
+
     def _bundle_refs(self) -> dict[str, Resolved]:
         # A bundle's own listing does not tell what annotated tags point at.
         with self._alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from envbuilder import process
@@ -13,10 +14,32 @@ TIMEOUT_S = 600.0
 PACKED = ("fetch.unpackLimit", "1")
 
 
-def git(*arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:
+# The first that takes settings from variables (GIT_CONFIG_COUNT), by which uv's git is led to the clones.
+OLDEST = (2, 31)
+# The first that knows ssh signatures.
+OLDEST_SIGNED = (2, 34)
+
+
+def version() -> tuple[int, ...]:
+    """Git's version as numbers; empty where it does not answer.
+
+    Raises:
+        ToolError: there is no git.
+    """
+    done = process.run(["git", "--version"], timeout_s=60)
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", done.stdout)
+    return tuple(int(part) for part in found.groups() if part) if found else ()
+
+
+def git(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    feed: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> process.Completed:
     """Run git to its end; large files that nobody asked for stay where they are."""
     said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", "=".join(PACKED))
     settings = [word for each in said for word in ("-c", each)]
     own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
     whole = process.clean_environment(own)
-    return process.run(["git", *settings, *arguments], env=whole, timeout_s=TIMEOUT_S, feed=feed)
+    return process.run(["git", *settings, *arguments], env=whole, timeout_s=timeout_s, feed=feed)

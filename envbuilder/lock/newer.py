@@ -216,7 +216,7 @@ def listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
     """
     from pypi_simple import NoSuchProjectError, PyPISimple
 
-    for url, auth in _indexes(profile):
+    for url, auth in indexes(profile):
         try:
             with PyPISimple(url, auth=auth) as client:
                 yield from client.get_project_page(name, timeout=_TIMEOUT_S).packages
@@ -236,7 +236,7 @@ def metadata_text(package: DistributionPackage, profile: Profile) -> str:
     """
     from pypi_simple import PyPISimple
 
-    url, auth = _indexes(profile)[0]
+    url, auth = indexes(profile)[0]
     try:
         with PyPISimple(url, auth=auth) as client:
             return client.get_package_metadata(package, timeout=_TIMEOUT_S)
@@ -245,7 +245,7 @@ def metadata_text(package: DistributionPackage, profile: Profile) -> str:
         raise EnvbuilderError(message, code="index-unreachable", where=url, hint="envbuilder outdated") from error
 
 
-def _indexes(profile: Profile) -> list[tuple[str, tuple[str, str] | None]]:
+def indexes(profile: Profile) -> list[tuple[str, tuple[str, str] | None]]:
     """The addresses of the indexes, or of their mirrors, with user and password, as uv finds them in the environment; netrc serves the rest."""
     tables = IndexMirrors(profile.index_mirrors).tables(index_tables(profile))
     found: list[tuple[str, tuple[str, str] | None]] = []

@@ -94,11 +94,16 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed builds left behind; what a running neighbour is making stays."""
+        for folder in self.leftovers():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def leftovers(self) -> Iterator[Path]:
+        """What killed builds left behind; each is nobody's for as long as the caller is at it."""
         left = [*self.folder.glob(".staging/*"), *self.folder.glob(".trash/*"), *self.shared.glob("bytecode/*/.new/*")]
         for folder in left:
             with contextlib.suppress(OSError), held_by_nobody(self.lock_path(folder.name.partition("@")[0])) as free:
                 if free:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    yield folder
 
     def seal(self, key: str) -> Seal | None:
         """The head of the seal of that key; None where there is none."""

@@ -100,7 +100,7 @@ def printed(table: Table, out: io.StringIO) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("words", [["status"], ["lock", "tyni"], ["build"], ["doctor"]])
+@pytest.mark.parametrize("words", [["status"], ["lock", "tyni"], ["build"], ["doctor", "--offline"]])
 def test_no_color_leaves_no_style(shop: Workshop, words: list[str]) -> None:
     """With NO_COLOR no escape that styles is written; without it, some are."""
     plain = on_terminal(shop, 100, *words, env={"NO_COLOR": "1"})

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from workshop import Workshop
+from local_index import Index
+from workshop import PYTHON, Ran, Workshop
+
+
+def judged(ran: Ran) -> dict[str, tuple[str, str]]:
+    """State and words for each thing looked at, by the first word of its name; the last, where there are several."""
+    result = ran.json["result"]
+    assert isinstance(result, dict)
+    for each in result["findings"]:
+        assert (each["state"] == "ok") == (each["remedy"] is None)
+    states = {each["state"] for each in result["findings"]}
+    assert ran.status == (1 if "fail" in states else 0)
+    return {each["what"].split()[0]: (each["state"], each["found"]) for each in result["findings"]}
 
 
 def states(workshop: Workshop, **env: str) -> tuple[int, dict[str, str]]:
     """The exit status, and the state of each thing looked at."""
-    ran = workshop.run("doctor", "--format", "json", env=env)
-    result = ran.json["result"]
-    assert isinstance(result, dict)
-    for each in result["findings"]:
-        assert each["state"] == "ok" or each["remedy"]
-    return ran.status, {each["what"].split()[0]: each["state"] for each in result["findings"]}
+    ran = workshop.run("doctor", "--offline", "--format", "json", env=env)
+    return ran.status, {what: state for what, (state, _) in judged(ran).items()}
 
 
 def test_doctor_is_content_with_a_whole_machine(workshop: Workshop) -> None:
     """Where everything is there, every line is ok (the disk may be low), and the exit status is 0."""
-    status, found = states(workshop)
-    assert status == 0
-    assert set(found) == {"uv", "git", "python", "gpu", "state", "disk", "links"}
-    assert {state for what, state in found.items() if what != "disk"} == {"ok"}
+    workshop.plugin("alpha")
+    workshop.entry("beta", python=f"=={PYTHON}.*")
+    with Index(workshop.root / "wheels") as index:
+        for profile in ("prod", "dev"):
+            workshop.write(f"profiles/{profile}/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+        workshop.release("beta", "v0.1.0")
+        assert workshop.within("lock", "-q").status == 0
+        assert workshop.within("build", "-q").status == 0
+        found = judged(workshop.run("doctor", "--format", "json"))
+    names = ["uv", "git", "python", "gpu", "torch", "state", "disk", "links", "sizes", "leftovers", "seals"]
+    assert list(found) == [*names, "remotes", "index"]
+    assert {state for what, (state, _) in found.items() if what != "disk"} == {"ok"}
+    assert found["python"][1].endswith(", for prod, dev")
+    assert found["remotes"][1].endswith(f"{workshop.remotes}: 2 repositories answer")
+    assert found["index"][1].endswith(": 1 index answers")
+    assert "2 environments" in found["seals"][1]
+    assert "environments " in found["sizes"][1]
 
 
 def test_doctor_tells_of_a_missing_git(workshop: Workshop, tmp_path: Path) -> None:
@@ -49,3 +71,56 @@ def test_doctor_warns_where_files_must_be_copied(workshop: Workshop) -> None:
         assert (status, found["links"]) == (0, "warn")
     finally:
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def test_doctor_names_what_killed_commands_left(workshop: Workshop) -> None:
+    """A build's staging folder, git's lock and an environment without its seal; what somebody works on is none of them."""
+    state = workshop.work / ".envbuilder"
+    for folder in ("store/.staging/alpha-1", "store/.staging/busy-1", "store/alpha-2", "git/alpha.git/refs"):
+        (state / folder).mkdir(parents=True)
+    (state / "git/alpha.git/packed-refs.lock").touch()
+    (state / "locks").mkdir()
+    with (state / "locks/env-busy-1").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = judged(workshop.within("doctor", "--offline", "--format", "json"))
+        text = workshop.within("doctor", "--offline").out
+    assert "1 left by builds that were killed: store/.staging/alpha-1\n      hint: envbuilder gc\n" in text
+    assert "1 of git's locks held by nobody: git/alpha.git/packed-refs.lock\n" in text
+    assert f"      hint: rm {state}/git/alpha.git/packed-refs.lock\n" in text
+    assert found["seals"] == ("warn", "1 environment; 1 not as sealed: alpha-2: no seal")
+    assert workshop.within("gc").status == 0
+    (state / "git/alpha.git/packed-refs.lock").unlink()
+    found = judged(workshop.within("doctor", "--offline", "--format", "json"))
+    assert found["seals"][0] == found["leftovers"][0] == "ok"
+
+
+def test_doctor_names_who_cannot_be_reached(workshop: Workshop) -> None:
+    """A remote that is gone and an index that nobody serves: warnings with the command that shows the same."""
+    workshop.plugin("alpha")
+    workshop.entry("beta")
+    workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "http://127.0.0.1:9/simple"\n')
+    shutil.copy(workshop.work / "profiles/prod/profile.toml", workshop.work / "profiles/dev/profile.toml")
+    ran = workshop.within("doctor", "--format", "json")
+    found = judged(ran)
+    assert found["remotes"][0] == found["index"][0] == "warn"
+    assert "1 of 2 repositories cannot be reached; https://git.example.org/beta.git: fatal: " in found["remotes"][1]
+    assert (
+        "127.0.0.1:9: 1 of 1 index cannot be reached; http://127.0.0.1:9/simple: ConnectionError" in found["index"][1]
+    )
+    text = workshop.within("doctor").out
+    assert f"\n      hint: git ls-remote {workshop.remotes}/beta.git\n" in text
+    assert "\n      hint: curl -sSI http://127.0.0.1:9/simple/\n" in text
+    quiet = judged(workshop.within("doctor", "--offline", "--format", "json"))
+    assert quiet["index"] == ("ok", "127.0.0.1:9: not asked, the network is off")
+
+
+def test_doctor_looks_at_machines_without_a_workspace_and_at_broken_profiles(workshop: Workshop) -> None:
+    """Outside a workspace the machine alone is looked at, and nothing is written; a profile that is broken is a line."""
+    found = judged(workshop.within("doctor", "--format", "json", cwd=workshop.remotes))
+    assert found["workspace"][0] == "warn"
+    assert found["uv"][0] == found["git"][0] == "ok"
+    assert not list(workshop.remotes.iterdir())
+    workshop.write("profiles/dev/profile.toml", "python = 3\n")
+    found = judged(workshop.within("doctor", "--offline", "--format", "json"))
+    assert found["profile"][0] == "warn"
+    assert "profiles/dev/profile.toml" in found["profile"][1]

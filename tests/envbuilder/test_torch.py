@@ -316,10 +316,18 @@ def test_cutoff_holds_for_torch_where_its_index_tells_times(bench: Workshop, tmp
 
 def test_doctor_names_driver_and_gpus(bench: Workshop) -> None:
     """What the choice of a backend rests on; no driver is nothing to mend, a record that cannot be read is."""
-    assert "Some GPU (driver 570.86.10, CUDA 12.8)" in bench.within("doctor", env=machine(bench, "570.86.10")).out
-    assert "no NVIDIA driver" in bench.within("doctor", env=machine(bench, None)).out
-    ran = bench.within("doctor", env={"ENVBUILDER_NVML": str(bench.root / "nothing.json")})
-    assert "doctor-gpu" in ran.err
+    out = bench.within("doctor", "--offline", env=machine(bench, "570.86.10")).out
+    assert "Some GPU (driver 570.86.10, CUDA 12.8)" in out
+    assert "this machine runs builds for CUDA 11, 12\n" in out  # Dev's profile has no backends.
+    with Index(bench.root) as index:
+        profile(bench, index, "cpu", "cu128", "cu130")
+    out = bench.within("doctor", "--offline", env=machine(bench, "570.86.10")).out
+    assert "auto takes cu128 (cpu: ok; cu128: ok; cu130: cu130 needs an NVIDIA driver 580 or later; found" in out
+    assert "no NVIDIA driver" in bench.within("doctor", "--offline", env=machine(bench, None)).out
+    ran = bench.within(
+        "doctor", "--offline", "--format", "json", env={"ENVBUILDER_NVML": str(bench.root / "nothing.json")}
+    )
+    assert "doctor-gpu" in ran.codes
 
 
 def test_what_is_built_with_torch_is_built_with_the_chosen_one(bench: Workshop, wheels: Path) -> None:
