@@ -20,9 +20,9 @@ from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
 from envbuilder.git import uv_settings
-from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
+from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_digest, lock_folder, read_lock, read_pins
 from envbuilder.lock.mirrors import IndexMirrors
-from envbuilder.lock.project import LockedPackage, digest, edit_hint
+from envbuilder.lock.project import LockedPackage, edit_hint
 from envbuilder.lock.sources import Sources
 from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
 from envbuilder.store import provided, records, stamps
@@ -258,9 +258,8 @@ class Builder:
 
     def _key(self, draft: Draft) -> tuple[str, dict[str, object]]:
         interpreter = self._interpreter(draft.plugin)
-        lock = lock_folder(self._workspace, self._profile, draft.plugin.name) / "uv.lock"
         inputs: dict[str, object] = {
-            "lock": digest(lock.read_bytes()),
+            "lock": lock_digest(lock_folder(self._workspace, self._profile, draft.plugin.name)),
             "extras": list(draft.plugin.extras),
             "implementation": interpreter.implementation,
             "python": interpreter.version,

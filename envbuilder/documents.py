@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ else:
     import tomli as tomllib
 
 # A file of a person has some hundred nodes; aliases that multiply are an attack or an accident.
-_LARGEST = 4_000_000  # bytes
+LARGEST = 4_000_000  # bytes
 _MOST_NODES = 100_000
 _DEEPEST = 64
 _PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
@@ -121,11 +122,7 @@ def read_yaml(path: Path, shown: str) -> Located:
     Raises:
         ConfigError: it is not there, too large, no UTF-8, no YAML, or repeats a key.
     """
-    with contextlib.suppress(OSError):  # Which reading tells better.
-        if (size := path.stat().st_size) > _LARGEST:
-            message = f"it has {size / 1e6:.1f} MB, expected at most {_LARGEST / 1e6:g}: {_TOO_MUCH}"
-            raise ConfigError([Problem("config-invalid", message, where=shown, hint=f"ls -l {shown}")])
-    return parse_yaml(_text(path, shown), shown)
+    return parse_yaml(read_text(path, shown), shown)
 
 
 def parse_yaml(text: str, shown: str) -> Located:
@@ -226,13 +223,13 @@ class _Builder:
         return Place(self._shown, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def read_toml(path: Path, shown: str) -> Located:
-    """Read a TOML file; `shown` is how messages name it.
+def read_toml(path: Path, shown: str, *, largest: int = LARGEST) -> Located:
+    """Read a TOML file of at most so many bytes; `shown` is how messages name it.
 
     Raises:
-        ConfigError: it is not there, is no UTF-8, or no TOML.
+        ConfigError: it is not there, too large, no UTF-8, or no TOML.
     """
-    return parse_toml(_text(path, shown), shown)
+    return parse_toml(read_text(path, shown, largest=largest), shown)
 
 
 def parse_toml(text: str, shown: str) -> Located:
@@ -407,7 +404,30 @@ def _neighbour(path: Path) -> str:
     return ""
 
 
-def _text(path: Path, shown: str) -> str:
+def refuse_large(path: Path, shown: str, largest: int = LARGEST) -> None:
+    """Refuse what is too large to be read, in bytes, or has no end.
+
+    Raises:
+        ConfigError: it is.
+    """
+    with contextlib.suppress(OSError):  # Which reading tells better.
+        status = path.stat()
+        if status.st_size > largest:
+            message = f"it has {status.st_size / 1e6:.1f} MB, expected at most {largest / 1e6:g}: {_TOO_MUCH}"
+            raise ConfigError([Problem("config-invalid", message, where=shown, hint=f"ls -lL {shown}")])
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):  # /dev/zero has no end.
+            raise ConfigError(
+                [Problem("config-invalid", "it is a device, no file", where=shown, hint=f"ls -lL {shown}")]
+            )
+
+
+def read_text(path: Path, shown: str, *, largest: int = LARGEST) -> str:
+    """The text of a file of at most so many bytes; `shown` is how messages name it.
+
+    Raises:
+        ConfigError: it is not there, too large, a device, or no UTF-8.
+    """
+    refuse_large(path, shown, largest)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -6,12 +6,15 @@ import hashlib
 import os
 import shlex
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from envbuilder.errors import UsageError
 
 # Where a workspace keeps its state unless told otherwise, and how to tell it.
 STATE = ".envbuilder"
+# More is no file that people wrote, and whoever reads it says so.
+_MOST_BYTES = 5_000_000
 ELSEWHERE = "export ENVBUILDER_HOME=~/.cache/envbuilder  # keeps state there"
 
 
@@ -30,7 +33,8 @@ def candidates(start: Path) -> Iterator[Path]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") if file.is_file() else BytesIO() as stream:
+            return stream.read(_MOST_BYTES)
     except OSError:
         return b""
 

@@ -168,19 +168,22 @@ class Sides:
     def _profile(self, word: str) -> Callable[[], Snapshot] | None:
         from envbuilder.config import PROFILES
         from envbuilder.lock.comparing import of_graphs
+        from envbuilder.lock.locking import lock_text
 
         def read() -> Snapshot:
             folder = self._here.workspace.root / "profiles" / word
-            texts = {
-                path.parent.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("[!.]*/uv.lock"))
+            places = {
+                path.parent: f"profiles/{word}/{path.parent.name}/uv.lock" for path in folder.glob("[!.]*/uv.lock")
             }
-            return of_graphs(word, _graphs(texts, word))
+            texts = {place.name: lock_text(place, shown) for place, shown in sorted(places.items())}
+            return of_graphs(word, _graphs(texts, f"profiles/{word}"))
 
         return read if word in PROFILES else None
 
     def _revision(self, word: str) -> Callable[[], Snapshot] | None:
         from envbuilder.git import History
         from envbuilder.lock.comparing import of_graphs
+        from envbuilder.lock.project import LARGEST_LOCK
 
         history = History(self._here.workspace.root)
         commit = history.commit(word) if word else None
@@ -190,8 +193,8 @@ class Sides:
 
         def read() -> Snapshot:
             files = [name for name in history.files(commit, f"profiles/{profile}/") if name.endswith("/uv.lock")]
-            texts = {name.split("/")[-2]: history.read(commit, name) or "" for name in files}
-            return of_graphs(f"{profile} at {word}", _graphs(texts, profile))
+            texts = {name.split("/")[-2]: text for name, text in history.texts(commit, files, LARGEST_LOCK).items()}
+            return of_graphs(f"{profile} at {word}", _graphs(texts, f"{word}:profiles/{profile}"))
 
         return read
 

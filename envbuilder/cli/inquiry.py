@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from envbuilder.cli.base import Open, Settings, common, plugin_argument
-from envbuilder.errors import UsageError
+from envbuilder.errors import EnvbuilderError, UsageError
 
 if TYPE_CHECKING:
     from envbuilder.lock.graph import Graph
@@ -79,27 +81,54 @@ def lock_graph(here: Open, plugin: Entry) -> Graph:
     """
     from envbuilder.lock import graph, locking
 
-    file = locking.lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
+    file = lock_file(here, plugin)
     shown = here.workspace.show(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
+    if not file.exists():
         hint = f"envbuilder lock --profile {here.profile.name} {plugin.name}"
-        raise UsageError(f"{plugin.name} has no lock", code="lock-missing", where=shown, hint=hint) from error
-    return graph.parse(text, shown)
+        raise UsageError(f"{plugin.name} has no lock", code="lock-missing", where=shown, hint=hint)
+    return graph.parse(locking.lock_text(file.parent, shown), shown)
+
+
+def lock_file(here: Open, plugin: Entry) -> Path:
+    """Where a plugin's lock stands, if it has one."""
+    from envbuilder.lock import locking
+
+    return locking.lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
+
+
+def locked_names(here: Open, plugin: Entry) -> set[str]:
+    """The packages of a plugin's lock; none where it cannot be read."""
+    with contextlib.suppress(EnvbuilderError):
+        return set(lock_graph(here, plugin).held)
+    return set()
+
+
+def holders(here: Open, package: str) -> list[str]:
+    """The plugins whose locks hold a package."""
+    return [plugin.name for plugin in here.registry.plugins if package in locked_names(here, plugin)]
 
 
 def _not_locked(here: Open, entry: Entry, name: str, graph: Graph) -> UsageError:
-    near = difflib.get_close_matches(name, graph.held, n=1, cutoff=0.5)
+    from envbuilder.lock.project import edit_hint
+
+    near = difflib.get_close_matches(name, graph.held, n=1, cutoff=0.6)
     message = f"{name} is not in {here.profile.name}'s lock of {entry.name}"
     where = f"profiles/{here.profile.name}/{entry.name}/uv.lock"
     if name in entry.exclude:
-        message += "; the entry excludes it"
         where = entry.at("exclude")
-    elif near:
+        message += "; the entry excludes it"
+        return UsageError(message, code="package-not-locked", where=where, hint=edit_hint(entry, "exclude"))
+    if near:
         message += f"; nearest: {near[0]}"
-    shown = near[0] if near else next(iter(sorted(graph.held)), entry.name)
-    hint = f"envbuilder why --profile {here.profile.name} {entry.name} {shown}"
+    hint = f"envbuilder why --profile {here.profile.name} {entry.name} {near[0] if near else ''}"
+    if not near:
+        others = holders(here, name)
+        message += f"; it is in that of {', '.join(others)}" if others else ""
+        hint = (
+            f"envbuilder why --profile {here.profile.name} {others[0]} {name}"
+            if others
+            else f"grep '^name' {here.workspace.show(lock_file(here, entry))}  # all that it holds"
+        )
     return UsageError(message, code="package-not-locked", where=where, hint=hint)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
 from envbuilder.cli.comparing import changes_table, plain_change
+from envbuilder.cli.inquiry import holders, lock_file, locked_names
 from envbuilder.errors import ConfigError, Problem, UsageError, counted
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def lock(  # noqa: PLR0913 - one parameter for each option
             locking.note_current(here.workspace, here.profile, here.registry, since_ns=since_ns)
         return outcome
     before = _lock_texts(here, chosen)
-    _refuse_unlocked(here, packages, before)
+    _refuse_unlocked(here, packages, chosen)
     request = locking.Request(offline=offline, upgrade=upgrade, packages=packages, repin=repin, jobs=jobs)
     with Progress("lock", [plugin.name for plugin in chosen], silent=settings.quiet) as progress:
         outcomes = locking.lock_plugins(
@@ -111,13 +111,12 @@ def _locked(outcomes: Sequence[PluginOutcome]) -> set[str]:
 
 
 def _lock_texts(here: Open, chosen: Sequence[Entry]) -> dict[str, str]:
-    from envbuilder.lock.locking import lock_folder
+    from envbuilder.lock.locking import lock_text
 
     texts = {}
     for plugin in chosen:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            file = lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
-            texts[plugin.name] = file.read_text(encoding="utf-8")
+        with contextlib.suppress(ConfigError):
+            texts[plugin.name] = lock_text(lock_file(here, plugin).parent, plugin.name)
     return texts
 
 
@@ -135,7 +134,7 @@ def _changes(here: Open, before: Mapping[str, str], chosen: Sequence[Entry]) -> 
     return changes(of_graphs("was", old), of_graphs("is", new))
 
 
-def _refuse_unlocked(here: Open, packages: Sequence[str], texts: Mapping[str, str]) -> None:
+def _refuse_unlocked(here: Open, packages: Sequence[str], chosen: Sequence[Entry]) -> None:
     """Refuse a package that no chosen plugin has: it is a typo, or there is nothing to upgrade."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
@@ -146,12 +145,28 @@ def _refuse_unlocked(here: Open, packages: Sequence[str], texts: Mapping[str, st
         except InvalidRequirement as error:
             message = f"--upgrade-package {package}: expected a package's name, or NAME==VERSION"
             raise UsageError(message, hint="envbuilder lock --help") from error
-        held = {found for text in texts.values() for found in re.findall(r'^name = "(.+)"$', text, re.MULTILINE)}
+        held = {name for plugin in chosen for name in locked_names(here, plugin)}
         if name not in held:
-            near = difflib.get_close_matches(name, held, n=1, cutoff=0.5)
-            message = f"no lock of {here.profile.name} holds {name}{f'; nearest: {near[0]}' if near else ''}"
-            hint = f"envbuilder lock --profile {here.profile.name} --upgrade-package {near[0] if near else 'NAME'}"
-            raise UsageError(message, code="package-not-locked", hint=hint)
+            raise _unlocked(here, name, chosen, held)
+
+
+def _unlocked(here: Open, name: str, chosen: Sequence[Entry], held: Collection[str]) -> UsageError:
+    """What there is in place of a package that no chosen plugin's lock holds."""
+    profile = here.profile.name
+    whole = len(chosen) == len(here.registry.plugins)
+    message = f"no lock of {profile if whole else ', '.join(plugin.name for plugin in chosen)} holds {name}"
+    command = f"envbuilder lock --profile {profile}"
+    if others := holders(here, name):
+        return UsageError(
+            f"{message}; {', '.join(others)} has it" if len(others) == 1 else f"{message}; {', '.join(others)} have it",
+            code="package-not-locked",
+            hint=f"{command} --upgrade-package {name} {' '.join(others)}",
+        )
+    near = difflib.get_close_matches(name, held, n=1, cutoff=0.6)
+    hint = (
+        f"{command} --upgrade-package {near[0]}" if near else f"grep -h '^name' profiles/{profile}/*/uv.lock | sort -u"
+    )
+    return UsageError(f"{message}{f'; nearest: {near[0]}' if near else ''}", code="package-not-locked", hint=hint)
 
 
 def _lock_check(here: Open, chosen: Sequence[Entry]) -> Outcome:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from envbuilder import process
-from envbuilder.git.repository import COMMIT
+from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
+from envbuilder.git.repository import COMMIT, OddFileError
 from envbuilder.git.running import TIMEOUT_S
 
 
@@ -30,10 +32,22 @@ class History:
         done = self._git("ls-tree", "-r", "-z", "--name-only", commit, "--", below)
         return [name for name in done.stdout.split("\0") if name]
 
-    def read(self, commit: str, path: str) -> str | None:
-        """The text of a file at a commit; None where there is none."""
-        done = self._git("cat-file", "blob", f"{commit}:./{path}")
-        return done.stdout if done.ok else None
+    def texts(self, commit: str, paths: Sequence[str], largest: int = LARGEST) -> dict[str, str]:
+        """The texts of files at a commit, of those that are there.
+
+        Raises:
+            OddFileError: one has more bytes than that.
+        """
+        place = ("-C", str(self._folder))
+        told = looked_at(place, [f"{commit}:./{path}" for path in paths])
+        blobs = dict(zip(paths, (small_blob(each, largest) for each in told.values()), strict=False))
+        for path, said in zip(paths, told.values(), strict=False):
+            if blobs[path] is None and said.partition(" ")[2].startswith("blob "):
+                size = int(said.rpartition(" ")[2]) / 1e6
+                message = f"{path} has {size:.1f} MB at {commit[:12]}, expected at most {largest / 1e6:g}"
+                raise OddFileError(message, code="config-invalid", where=path, hint=f"git log --oneline -- {path}")
+        read = texts(place, list({blob for blob in blobs.values() if blob}))
+        return {path: read[blob] for path, blob in blobs.items() if blob in read}
 
     def worked_on(self) -> list[str]:
         """The files below the folder that git tracks, or would if it were asked to; none in no repository."""

@@ -11,39 +11,40 @@ from envbuilder.git.running import git
 
 # Bytes; what is read of a repository are files that people wrote.
 LARGEST = 1_000_000
+Place = tuple[str, str]
 
 
-def looked_at(clone: Path, names: Sequence[str], alternates: Sequence[Path] = ()) -> dict[str, str]:
+def looked_at(place: Place, names: Sequence[str], alternates: Sequence[Path] = ()) -> dict[str, str]:
     """What `git cat-file --batch-check` says of each name: digest, kind and size in bytes, or how it cannot be reached.
 
     Links inside of a repository are followed. Without a clone nothing is said of any name.
 
     Args:
-        clone: a bare repository.
+        place: the option by which git finds the repository.
         names: as `gitrevisions(7)` has them, without line breaks.
         alternates: further ones whose objects count.
     """
-    return _asked(clone, ("--batch-check", "--follow-symlinks"), names, alternates)
+    return _asked(place, ("--batch-check", "--follow-symlinks"), names, alternates)
 
 
-def texts(clone: Path, blobs: Sequence[str], alternates: Sequence[Path] = ()) -> dict[str, str]:
+def texts(place: Place, blobs: Sequence[str], alternates: Sequence[Path] = ()) -> dict[str, str]:
     """The text of each blob that is there, by its digest."""
-    said = _asked(clone, ("--batch",), blobs, alternates)
+    said = _asked(place, ("--batch",), blobs, alternates)
     return {name: text.partition("\n")[2] for name, text in said.items() if text.startswith(f"{name} blob ")}
 
 
-def small_blob(told: str) -> str | None:
-    """The digest of what was looked at, where it is a file that may be read."""
+def small_blob(told: str, largest: int = LARGEST) -> str | None:
+    """The digest of what was looked at, where it is a file of at most so many bytes."""
     digest, _, rest = told.partition(" ")
     kind, _, size = rest.partition(" ")
-    return digest if kind == "blob" and int(size) <= LARGEST else None
+    return digest if kind == "blob" and int(size) <= largest else None
 
 
-def _asked(clone: Path, flags: Sequence[str], names: Sequence[str], alternates: Sequence[Path]) -> dict[str, str]:
+def _asked(place: Place, flags: Sequence[str], names: Sequence[str], alternates: Sequence[Path]) -> dict[str, str]:
     # What is nowhere is told in a line of its own: a word that nobody can guess parts one answer from the next.
     mark = secrets.token_hex(20)[:39]
     feed = "".join(f"{name}\n{mark}\n" for name in names)
-    done = git("--git-dir", str(clone), "cat-file", *flags, feed=feed, env=_together(alternates))
+    done = git(*place, "cat-file", *flags, feed=feed, env=_together(alternates))
     answers = done.stdout.split(f"{mark} missing\n")
     return {name: answer.removesuffix("\n") for name, answer in zip(names, answers, strict=False)} if done.ok else {}
 

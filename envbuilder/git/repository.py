@@ -81,6 +81,11 @@ class Repository:
         self.texts: dict[str, str] = {}
 
     @property
+    def place(self) -> tuple[str, str]:
+        """The option by which git finds the clone."""
+        return "--git-dir", str(self.path)
+
+    @property
     def is_there(self) -> bool:
         """Whether anything was fetched from this address yet."""
         return (self.path / "HEAD").exists()
@@ -234,7 +239,7 @@ class Repository:
         if int(size) > LARGEST:
             raise OddFileError(f"{path} has {int(size) / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g}")
         if name not in self.texts:
-            self.texts |= texts(self.path, [name])
+            self.texts |= texts(self.place, [name])
         return self.texts.get(name)
 
     def tree_and_tagged(self, commit: str, tag_object: str) -> tuple[str | None, str | None]:
@@ -245,7 +250,7 @@ class Repository:
     def _look(self, name: str) -> str:
         """Digest, kind and size in bytes of an object; or how it cannot be reached. What is there is asked for once."""
         if name not in self.looked:
-            told = looked_at(self.path, [name]).get(name, "") if self.is_there else ""
+            told = looked_at(self.place, [name]).get(name, "") if self.is_there else ""
             if not _is_found(told):
                 return told
             self.looked[name] = told
@@ -358,9 +363,9 @@ def preload(wanted: Iterable[tuple[Repository, str]]) -> None:
     if not asked:
         return
     places = list(dict.fromkeys(clone.path for clone, _ in asked))
-    told = looked_at(places[0], list(dict.fromkeys(name for _, name in asked)), places[1:])
+    told = looked_at(asked[0][0].place, list(dict.fromkeys(name for _, name in asked)), places[1:])
     blobs = [blob for _, name in asked if (blob := small_blob(told.get(name, "")))]
-    read = texts(places[0], list(dict.fromkeys(blobs)), places[1:]) if blobs else {}
+    read = texts(asked[0][0].place, list(dict.fromkeys(blobs)), places[1:]) if blobs else {}
     for clone, name in asked:
         if _is_found(told.get(name, "")):
             clone.looked[name] = told[name]

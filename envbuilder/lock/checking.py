@@ -24,7 +24,18 @@ from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
 from envbuilder.lock.sources import Sources, nearest, project_file, refused_here, same_place
-from envbuilder.models import Entry, GitSource, Metadata, Pin, Pins, Profile, PypiSource, Registry, Workspace
+from envbuilder.models import (
+    Entry,
+    GitSource,
+    Metadata,
+    PathSource,
+    Pin,
+    Pins,
+    Profile,
+    PypiSource,
+    Registry,
+    Workspace,
+)
 from envbuilder.store import interpreters
 
 # Listings wait for the network, not for the processor.
@@ -159,7 +170,10 @@ class Checker:
         if entry.source.kind not in self._profile.sources:
             allowed = ", ".join(self._profile.sources)
             message = f"source is {entry.source.kind} ({entry.source}); {self._profile.name} allows {allowed}"
-            problems.append(self._problem("source-not-allowed", entry, message, hint=edit_hint(entry)))
+            remark = ""
+            if isinstance(entry.source, PathSource):
+                remark = f"  # name its repository and a tag here; the path belongs into {entry.name}.dev.yaml"
+            problems.append(self._problem("source-not-allowed", entry, message, hint=f"{edit_hint(entry)}{remark}"))
         if reason := refused_here(entry.source, self._profile, self._workspace):
             problems.append(self._problem("source-not-allowed", entry, reason, hint=edit_hint(entry)))
         refs: Mapping[str, Resolved] | None = None
@@ -360,8 +374,8 @@ class Checker:
             return []  # `lock-missing` says it.
         try:
             packages = read_lock(folder)
-        except (ConfigError, ValueError) as error:
-            return [Problem("lock-stale", f"not a lock of uv's: {error}", plugin.name, where, hint)]
+        except (ConfigError, ValueError):
+            return []  # `lock-stale` says it.
         sources = {entry.name: entry.source for entry in registry.entries}
         pins = {
             name: pin

@@ -131,7 +131,12 @@ def parse(text: str, where: str) -> Graph:
     Raises:
         ConfigError: it is no lock of uv's.
     """
-    document = parse_toml(text, where).value
+    hint = f"git checkout -- {where}  # or, to lock anew: envbuilder lock"
+    try:
+        document = parse_toml(text, where).value
+    except ConfigError as error:
+        message = f"not a lock of uv's: {error.message}"
+        raise ConfigError([Problem("lock-stale", message, where=error.where, hint=hint)]) from error
     try:
         packages = locked_packages(document)
         tables = document["package"]
@@ -139,7 +144,6 @@ def parse(text: str, where: str) -> Graph:
         root = next((index for index, package in enumerate(packages) if package.source.get("virtual") == "."), None)
         return Graph(packages, links, root, dict(_asked(tables)))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        hint = f"git log --oneline -- {where}"
         raise ConfigError([Problem("lock-stale", f"not a lock of uv's: {error}", where=where, hint=hint)]) from error
 
 

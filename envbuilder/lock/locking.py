@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 from envbuilder import accelerators, process, uv
 from envbuilder.config import core_versions, python_specifier
-from envbuilder.documents import parse_toml
-from envbuilder.errors import EnvbuilderError, Interrupted, Problem
+from envbuilder.documents import parse_toml, read_text, refuse_large
+from envbuilder.errors import ConfigError, EnvbuilderError, Interrupted, Problem
 from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock import releases
@@ -30,6 +30,7 @@ from envbuilder.lock.graph import Graph
 from envbuilder.lock.graph import parse as parse_graph
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import (
+    LARGEST_LOCK,
     LockedPackage,
     Member,
     Settled,
@@ -418,7 +419,7 @@ class Locker:
         """Whether uv may start from a lock: it keeps what stands there, edited hashes and addresses included."""
         record = self._pins.locks.get(lock.parent.name)
         try:
-            if record is None or digest(lock.read_bytes()) != record.lock:
+            if record is None or lock_digest(lock.parent) != record.lock:
                 return False
             # uv keeps the commit of a lock that it is given, also where the ref's pin is another one by now.
             packages = [each for each in read_lock(lock.parent) if each.name in pins and each.names(pins[each.name])]
@@ -429,7 +430,7 @@ class Locker:
     def with_pins(self, pins: Pins, draft: Draft) -> Pins:
         """The pins with those of a plugin that was locked, and with what was found out about its releases."""
         folder = self.folder(draft.plugin.name)
-        record = LockRecord(draft.inputs, digest((folder / "uv.lock").read_bytes()), draft.backends)
+        record = LockRecord(draft.inputs, lock_digest(folder), draft.backends)
         # What a release asks for matters to the core alone.
         names = releases.candidates(draft.members, pins.releases) if self._core else set()
         found = {
@@ -521,11 +522,30 @@ def read_lock(folder: Path) -> tuple[LockedPackage, ...]:
         ConfigError: it is no TOML.
         ValueError: there is none, or it is no lock.
     """
-    try:
-        text = (folder / "uv.lock").read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"no lock: {error}") from error
+    if not (folder / "uv.lock").exists():
+        raise ValueError(f"no lock in {folder}")
+    text = lock_text(folder, f"{folder.name}/uv.lock")
     return locked_packages(parse_toml(text, f"{folder.name}/uv.lock").value)
+
+
+def lock_text(folder: Path, shown: str) -> str:
+    """The text of a folder's ``uv.lock``; `shown` is how messages name it.
+
+    Raises:
+        ConfigError: it is not there, or no text of a lock's size.
+    """
+    return read_text(folder / "uv.lock", shown, largest=LARGEST_LOCK)
+
+
+def lock_digest(folder: Path) -> str:
+    """The digest of a folder's ``uv.lock``.
+
+    Raises:
+        ConfigError: it is larger than a lock.
+        OSError: it cannot be read.
+    """
+    refuse_large(folder / "uv.lock", f"{folder.name}/uv.lock", LARGEST_LOCK)
+    return digest((folder / "uv.lock").read_bytes())
 
 
 def off_pin(packages: Sequence[LockedPackage], pins: Mapping[str, Pin]) -> Iterator[tuple[str, str, str]]:
@@ -539,19 +559,20 @@ def off_pin(packages: Sequence[LockedPackage], pins: Mapping[str, Pin]) -> Itera
 def stale_reason(folder: Path, draft: Draft, record: LockRecord | None) -> str | None:
     """Why a plugin's lock is not what its inputs lead to; None where it is."""
     try:
-        lock = (folder / "uv.lock").read_bytes()
-        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        lock = lock_digest(folder)
+        text = read_text(folder / "pyproject.toml", f"{folder.name}/pyproject.toml")
+    except ConfigError as error:
+        return f"{error.where}: {error.message}"
+    except OSError:
         return "the lock or its project cannot be read"
-    if record is None:
-        return "pins.toml does not know this lock"
-    if record.inputs != draft.inputs:
-        return "registry, overlay, profile, core or a package's metadata changed since it was written"
-    if text != draft.text:
-        return "its generated pyproject.toml was edited"
-    if record.lock != digest(lock):
-        return "uv.lock was edited"
-    return None
+    reasons = {
+        "pins.toml does not know this lock": record is None,
+        "registry, overlay, profile, core or a package's metadata changed since it was written": record is not None
+        and record.inputs != draft.inputs,
+        "its generated pyproject.toml was edited": text != draft.text,
+        "uv.lock was edited": record is not None and record.lock != lock,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def lock_plugins(
@@ -644,7 +665,9 @@ def find_stale(
         folder = locker.folder(plugin.name)
         where = workspace.show(folder / "uv.lock")
         if not (folder / "uv.lock").exists():
-            found[plugin.name] = Problem("lock-missing", "no lock", plugin.name, where, f"{hint} {plugin.name}")
+            allowed = plugin.source.kind in profile.sources
+            remark = "" if allowed else f"  # once its source is one that {profile.name} allows"
+            found[plugin.name] = Problem("lock-missing", "no lock", plugin.name, where, f"{hint} {plugin.name}{remark}")
             continue
         try:
             draft = locker.recorded(plugin)
@@ -652,7 +675,7 @@ def find_stale(
             problem = reason and Problem("lock-stale", reason, plugin.name, where, f"{hint} {plugin.name}")
         except EnvbuilderError as error:
             code = error.code if error.code in _TOLD_AS_THEY_ARE else "lock-stale"
-            problem = Problem(code, error.message, plugin.name, error.where or where, error.hint)
+            problem = Problem(code, error.message, plugin.name, error.where or where, error.hint or edit_hint(plugin))
         found[plugin.name] = problem or draft
     return found
 

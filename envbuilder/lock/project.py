@@ -351,6 +351,9 @@ def edit_hint(entry: Entry, key: str = "source") -> str:
     return f"${{EDITOR:-vi}} +{rest.split(':')[0] or 1} {shlex.quote(file)}"
 
 
+# Bytes. Locks of the largest closures have some 2 MB.
+LARGEST_LOCK = 32_000_000
+
 _LOCKED_GIT = re.compile(r"(?P<url>[^?#]+)(\?(?P<query>[^#]*))?#(?P<commit>[0-9a-f]{40})")
 
 

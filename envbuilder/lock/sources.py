@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from envbuilder import uv
-from envbuilder.documents import parse_toml
-from envbuilder.errors import EnvbuilderError
+from envbuilder.documents import parse_toml, read_text
+from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
 from envbuilder.lock import metadata, signatures
 from envbuilder.lock.backends import declared_in
@@ -129,8 +129,7 @@ class Sources:
             case GitSource(url, _, _, subdirectory), Pin(commit=commit):
                 text = self.repository(url).read(commit, project_file(subdirectory))
             case PathSource(path), _:
-                file = self._workspace.root / path / "pyproject.toml"
-                text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+                text = self._project_text(path)
             case _:
                 return ()
         return declared_in(parse_toml(text or "", member.entry.where).value)
@@ -148,9 +147,8 @@ class Sources:
                 return Member(entry, Metadata(entry.name, None, None, ()))
 
     def _path(self, entry: Entry, path: str) -> Member:
-        file = self._workspace.root / path / "pyproject.toml"
-        shown = self._workspace.show(file)
-        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+        shown = self._workspace.show(self._workspace.root / path / "pyproject.toml")
+        text = self._project_text(path)
         if text is None and (self._workspace.root / path / "setup.py").is_file():
             declared = metadata.BUILD_TELLS
         else:
@@ -159,6 +157,14 @@ class Sources:
             declared = self._built(self._workspace.root / path, shown, offline=self._offline or self._frozen)
         facts = parse_toml(text or "", shown).value
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
+
+    def _project_text(self, path: str) -> str | None:
+        """The text of a checkout's ``pyproject.toml``; None where there is none."""
+        file = self._workspace.root / path / "pyproject.toml"
+        try:
+            return read_text(file, self._workspace.show(file)) if file.exists() else None
+        except ConfigError as error:
+            raise MetadataError(error.message, where=error.where, hint=error.hint) from error
 
     def _pin(self, entry: Entry, source: GitSource) -> Pin:
         if reason := refused_here(source, self._profile, self._workspace):

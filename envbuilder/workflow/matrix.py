@@ -169,7 +169,7 @@ def _within(file: PurePosixPath, places: Iterable[str]) -> bool:
 def _settings_changed(workspace: Workspace, history: History, commit: str) -> bool:
     """Whether ``[tool.envbuilder]`` is another than it was: the core, mirrors, whose signatures count."""
     now = subtree(read_toml(workspace.root / "pyproject.toml", "pyproject.toml"), ("tool", "envbuilder")).value
-    before = history.read(commit, "pyproject.toml")
+    before = history.texts(commit, ["pyproject.toml"]).get("pyproject.toml")
     return before is None or subtree(parse_toml(before, "pyproject.toml"), ("tool", "envbuilder")).value != now
 
 

@@ -96,7 +96,7 @@ def test_check_is_content_with_what_was_locked(workshop: Workshop) -> None:
         "problems": [],
     }
     assert ran.err == ""
-    assert workshop.run("check").out == "checked 2 entries, 1 locks, 2 remotes: all as it should be\n"
+    assert workshop.run("check").out == "checked 2 entries, 1 lock, 2 remotes: all as it should be\n"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,22 @@ def test_upgrade_of_what_is_not_locked_is_refused(shop: Workshop, name: str, sai
     assert said in ran.err
 
 
+def test_what_another_plugin_has_is_told(shop: Workshop) -> None:
+    """A package of another plugin's lock is no typo: the error, and the hint, name that plugin."""
+    ran = shop.within("lock", "beta", "--upgrade-package", "one")
+    assert ran.status == 2
+    assert "no lock of beta holds one; alpha has it" in ran.err
+    assert "hint: envbuilder lock --profile prod --upgrade-package one alpha" in ran.err
+    ran = shop.within("why", "beta", "one")
+    assert "one is not in prod's lock of beta; it is in that of alpha" in ran.err
+    assert "hint: envbuilder why --profile prod alpha one" in ran.err
+    # A lock that is none is named by its path in the workspace, with what puts it right.
+    shop.write("profiles/prod/beta/uv.lock", "package = [")
+    ran = shop.within("diff", "prod", "dev")
+    assert "error[lock-stale] profiles/prod/beta/uv.lock: not a lock of uv's" in ran.err
+    assert "hint: git checkout -- profiles/prod/beta/uv.lock" in ran.err
+
+
 def test_nothing_to_do_starts_no_uv(shop: Workshop, tmp_path: Path) -> None:
     """A uv on PATH that keeps a log of its starts: `lock` and `lock --check` add no line to it."""
     log, folder = tmp_path / "started", tmp_path / "bin"

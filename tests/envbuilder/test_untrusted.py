@@ -108,6 +108,43 @@ def test_a_file_too_large_to_be_read(workshop: Workshop) -> None:
     assert message == "pyproject.toml has 200.0 MB, expected at most 1"
 
 
+def test_files_of_the_workspace_too_large_to_be_read(workshop: Workshop) -> None:
+    """Settings, pins, locks and checkouts of 200 MB are refused by their size, each by every command that reads it."""
+    workshop.plugin("alpha")
+    workshop.package(workshop.work / "packages" / "alpha", name="alpha")
+    workshop.write("profiles/registry/alpha.dev.yaml", "source: {path: packages/alpha}\n")
+    assert lock(workshop).status == 0
+    git = ("-C", str(workshop.work))
+    workshop.git("init", "--quiet", str(workshop.work))
+    cases = {
+        "pyproject.toml": [["check"], ["status"]],
+        "profiles/prod/profile.toml": [["lock"], ["check"]],
+        "profiles/prod/pins.toml": [["lock", "--check"], ["check"], ["build"]],
+        "profiles/prod/alpha/uv.lock": [["check", "--offline"], ["lock", "--check"], ["build"], ["why", "alpha", "x"]],
+        "profiles/prod/alpha/pyproject.toml": [["check", "--offline"], ["build"]],
+        "packages/alpha/pyproject.toml": [["lock", "--profile", "dev"], ["check", "--offline", "--profile", "dev"]],
+    }
+    for name, commands in cases.items():
+        file = workshop.work / name
+        text = file.read_text()
+        with file.open("r+") as stream:
+            stream.truncate(200_000_000)
+        for command in commands:
+            ran = workshop.within(*command, "--format", "json")
+            assert (ran.status > 0, "has 200.0 MB, expected at most" in ran.out) == (True, True), (command, ran.out)
+        if name.endswith("uv.lock"):
+            workshop.git(*git, "add", "--all")
+            workshop.git(*git, "commit", "--quiet", "--message", "large")
+        file.write_text(text)
+    # As it was committed it is not read either.
+    code, message = refused(workshop.within("diff", "HEAD", "prod", "--format", "json"))
+    assert (code, "200.0 MB" in message) == ("config-invalid", True)
+    assert lock(workshop).status == 0
+    (workshop.work / "profiles" / "prod" / "profile.toml").unlink()
+    (workshop.work / "profiles" / "prod" / "profile.toml").symlink_to("/dev/zero")
+    assert "it is a device" in refused(lock(workshop))[1]
+
+
 @pytest.mark.parametrize(
     ("link", "target", "subdirectory"),
     [
