@@ -135,7 +135,7 @@ Slashed = Annotated[str, AfterValidator(slashed)]
 class CoreFolder(Document):
     """Where to read a core package's version: the folder that holds its ``pyproject.toml``."""
 
-    path: Slashed
+    path: Slashed = Field(description="relative to the workspace")
 
 
 def _core_form(value: object) -> str:
@@ -152,10 +152,17 @@ Core = Annotated[
 class SettingsDocument(Document):
     """``[tool.envbuilder]`` in the workspace's ``pyproject.toml``."""
 
-    default_run: Slashed | None = None
-    core: dict[str, Core] = Field(default_factory=dict)
-    git_mirrors: dict[Address, Annotated[Address, AfterValidator(slashed)]] = Field(default_factory=dict)
-    index_mirrors: dict[IndexAddress, IndexAddress] = Field(default_factory=dict)
+    default_run: Slashed | None = Field(default=None, description="the run file that run takes where none is named")
+    core: dict[str, Core] = Field(
+        default_factory=dict, description="the current core: distribution to version, or to the folder to read it from"
+    )
+    git_mirrors: dict[Address, Annotated[Address, AfterValidator(slashed)]] = Field(
+        default_factory=dict,
+        description="prefix of git addresses to where to fetch from: an address, or a folder of repositories or bundles",
+    )
+    index_mirrors: dict[IndexAddress, IndexAddress] = Field(
+        default_factory=dict, description="prefix of index and file addresses, as locks have them, to the mirror's"
+    )
     allowed_signers: Slashed | None = Field(
         default=None, description="ssh's allowed signers (ssh-keygen(1)) whose signatures of tags count"
     )
@@ -167,23 +174,36 @@ class SettingsDocument(Document):
 class ProfileDocument(Document):
     """``profiles/<profile>/profile.toml``."""
 
-    python: PythonRequest = "3.11"
-    sources: tuple[Literal["git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range"], ...] | None = None
-    exclude_newer: Annotated[str, AfterValidator(_time)] | None = None
-    index_url: Address | None = None
-    extra_index_urls: tuple[Address, ...] = ()
+    python: PythonRequest = Field(
+        default="3.11", description="the interpreter of every plugin that names none: a version or a specifier"
+    )
+    sources: tuple[Literal["git-tag", "git-rev", "pypi-exact", "path", "git-branch", "pypi-range"], ...] | None = Field(
+        default=None, description="which kinds are allowed; without it the first three in prod, all in dev"
+    )
+    exclude_newer: Annotated[str, AfterValidator(_time)] | None = Field(
+        default=None, description="nothing uploaded later is chosen: a time such as 2026-11-01T00:00:00Z, or a date"
+    )
+    index_url: Address | None = Field(default=None, description="the package index; without it the public one")
+    extra_index_urls: tuple[Address, ...] = Field(default=(), description="further indexes, asked first")
     mirrors: dict[IndexAddress, IndexAddress] = Field(
         default_factory=dict, description="further index-mirrors, over those of the workspace"
     )
-    build_constraints: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
+    build_constraints: tuple[Annotated[str, AfterValidator(requirement)], ...] = Field(
+        default=(), description="versions of what packages are built with, such as setuptools<81"
+    )
     torch_backends: Annotated[
         tuple[Annotated[str, AfterValidator(accelerators.backend)], ...], AfterValidator(_listed)
     ] = Field(default=(accelerators.DEFAULT,), description="default, cpu, or cu and a CUDA version, such as cu128")
     torch_index_url: Annotated[Address, AfterValidator(_folder_of_indexes)] = Field(
-        default=accelerators.INDEX, description="where the backends' indexes are: <address>/cpu, <address>/cu128, …"
+        default=accelerators.INDEX,
+        description="where the backends' indexes are: <address>/cpu, <address>/cu128, …; without it PyTorch's own",
     )
-    require_signed_tags: bool = False
-    compile_bytecode: bool = False
+    require_signed_tags: bool = Field(
+        default=False, description="check refuses tags that nobody signed whom the workspace allows"
+    )
+    compile_bytecode: bool = Field(
+        default=False, description="compile every module of an environment, not only what its import needs"
+    )
 
 
 def find_workspace(start: Path) -> Workspace:

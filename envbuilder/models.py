@@ -69,7 +69,7 @@ Source = GitSource | PypiSource | PathSource
 
 @dataclass(frozen=True)
 class Entry:
-    """A registry entry as one profile sees it; the fields are those of the file (docs/reference.md).
+    """A registry entry as one profile sees it; the fields are those of the file (docs/reference/files.md).
 
     `where` is the place of its name, `places` that of each of its keys: a source may stand in the overlay.
     """

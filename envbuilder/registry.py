@@ -119,11 +119,15 @@ BuildTogether = Annotated[
 class SourceDocument(Document):
     """Where the code comes from: exactly one of ``git`` (with ``tag``, ``rev`` or ``branch``), ``pypi`` and ``path``."""
 
-    git: Annotated[str, AfterValidator(_git_url)] | None = None
-    tag: Ref | None = None
-    rev: Annotated[str, AfterValidator(_commit)] | None = None
-    branch: Ref | None = None
-    subdirectory: Inside | None = None
+    git: Annotated[str, AfterValidator(_git_url)] | None = Field(
+        default=None, description="a repository's address: https://, ssh://, git:// or file:///"
+    )
+    tag: Ref | None = Field(default=None, description="the tag to pin")
+    rev: Annotated[str, AfterValidator(_commit)] | None = Field(
+        default=None, description="the commit to pin, in place of a tag: 40 hexadecimal digits"
+    )
+    branch: Ref | None = Field(default=None, description="a branch, whose tip is taken; in dev only")
+    subdirectory: Inside | None = Field(default=None, description="where in the repository the package is")
     pypi: Specifier | None = Field(default=None, description="a version specifier: ==1.2.3, or a range in dev")
     path: Inside | None = Field(default=None, description="an editable checkout, relative to the workspace")
 
@@ -154,20 +158,38 @@ class SourceDocument(Document):
 class EntryDocument(Document):
     """A registry entry, base and overlay together."""
 
-    name: Annotated[str, AfterValidator(_name)]
-    kind: Literal["plugin", "library"] = "plugin"
-    stage: Literal["inference", "eval", "report"] | None = None
-    entry: Annotated[str, AfterValidator(_entry_point)] | None = None
-    command: tuple[Plain, ...] = ()
-    source: SourceDocument
-    core: Specifier | None = None
-    python: PythonRequest | None = None
-    extras: tuple[Annotated[str, AfterValidator(_name)], ...] = ()
-    requires: tuple[Annotated[str, AfterValidator(requirement)], ...] = ()
+    name: Annotated[str, AfterValidator(_name)] = Field(
+        description="the distribution's name; the file is named after it"
+    )
+    kind: Literal["plugin", "library"] = Field(
+        default="plugin", description="a library is what plugins depend on, and gets no environment"
+    )
+    stage: Literal["inference", "eval", "report"] | None = Field(
+        default=None, description="what a plugin does in a run; required of a plugin"
+    )
+    entry: Annotated[str, AfterValidator(_entry_point)] | None = Field(
+        default=None, description="the plugin's class as module:attribute; a plugin has this or command"
+    )
+    command: tuple[Plain, ...] = Field(default=(), description="a program and its arguments, in place of a class")
+    source: SourceDocument = Field(description="where the code comes from; an overlay replaces it whole")
+    core: Specifier | None = Field(
+        default=None, description="which core versions it fits, where that is less than its own metadata says"
+    )
+    python: PythonRequest | None = Field(
+        default=None, description="a version or a specifier, in place of the profile's: 3.11 or ==3.11.*"
+    )
+    extras: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
+        default=(), description="extras of the package to install"
+    )
+    requires: tuple[Annotated[str, AfterValidator(requirement)], ...] = Field(
+        default=(), description="requirements that the package's own metadata leaves out"
+    )
     exclude: tuple[Annotated[str, AfterValidator(_name)], ...] = Field(
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )
-    env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(default_factory=dict)
+    env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(
+        default_factory=dict, description="environment variables of its worker"
+    )
     torch: Annotated[str, AfterValidator(_torch)] | None = Field(
         default=None, description="which of the profile's torch-backends; auto lets the machine's driver decide"
     )

@@ -70,6 +70,13 @@ def get_requires_for_build_wheel(config_settings=None):
 get_requires_for_build_editable = get_requires_for_build_wheel
 """
 
+# The same, with the version from pyproject.toml, so that one edit is enough.
+READS = BACKEND.replace(
+    '    name = project["name"]',
+    '    import re\n    project["version"] = re.search(r\'version = "(.*)"\', pathlib.Path("pyproject.toml").read_text())[1]\n'
+    '    name = project["name"]',
+)
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -144,12 +151,13 @@ class Workshop:
         requires_python: str = ">=3.8",
         code: str = "class Model:\n    pass\n",
         pyproject: str | None = None,
+        backend: str = BACKEND,
     ) -> Path:
         """Write a package's files; its backend lies in the tree, so that a build needs no index."""
         module = name.replace("-", "_")
         (folder / "src" / module).mkdir(parents=True, exist_ok=True)
         (folder / "backend").mkdir(exist_ok=True)
-        (folder / "backend" / "tiny_backend.py").write_text(BACKEND)
+        (folder / "backend" / "tiny_backend.py").write_text(backend)
         facts = {"name": name, "version": version, "dependencies": dependencies, "requires-python": requires_python}
         (folder / "backend" / "project.json").write_text(json.dumps(facts))
         (folder / "src" / module / "__init__.py").write_text(textwrap.dedent(code))

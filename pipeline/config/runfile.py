@@ -57,9 +57,10 @@ def parse_gpus(value: object) -> float | None:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PluginName = Annotated[str, StringConstraints(min_length=1)]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Gpus = Annotated[float | None, BeforeValidator(parse_gpus)]
+# What editors are told is what people write, not what it becomes.
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str)]
+Gpus = Annotated[float | None, BeforeValidator(parse_gpus, json_schema_input_type=float | Literal["auto"])]
 Params = dict[str, JsonValue]
 Choices = dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
 
@@ -67,12 +68,12 @@ Choices = dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
 class Columns(Document):
     """Which column of the table holds what; a column not named here is looked for under the key's own name."""
 
-    id: str | None = None
-    image: str | None = None
-    question: str | None = None
-    answer: str | None = None
-    doc_class: str | None = Field(default=None, alias="class")
-    question_type: str | None = None
+    id: str | None = Field(default=None, description="what names an item; unique")
+    image: str | None = Field(default=None, description="the image's path, relative to the table")
+    question: str | None = Field(default=None, description="what is asked of the model")
+    answer: str | None = Field(default=None, description="the reference")
+    doc_class: str | None = Field(default=None, alias="class", description="the class that figures are told by")
+    question_type: str | None = Field(default=None, description="the kind of question")
 
 
 class DataSource(Document):
@@ -82,9 +83,13 @@ class DataSource(Document):
     split at tabs, any other table at whichever of ``;``, ``,`` and tab its first line holds most of.
     """
 
-    path: Annotated[str, StringConstraints(min_length=1), AfterValidator(slashed)]
-    columns: Columns = Columns()
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
+    path: Annotated[str, StringConstraints(min_length=1), AfterValidator(slashed)] = Field(
+        description="the table, relative to the run file"
+    )
+    columns: Columns = Field(default=Columns(), description="which column holds what")
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
+        default=None, description="what stands between columns, where it is not to be guessed"
+    )
 
 
 class TaskEntry(Document):
@@ -97,14 +102,18 @@ class TaskEntry(Document):
     do with their UUIDs.
     """
 
-    plugin: PluginName
-    id: Name | None = None
-    params: Params = Field(default_factory=dict)
-    timeout: Duration | None = None
-    heartbeat_timeout: Duration = 300.0
-    gpus: Gpus = 0.0
-    vram: Size | None = None
-    gpu_ids: Literal["uuid", "index"] = "uuid"
+    plugin: PluginName = Field(description="a plugin of the registry")
+    id: Name | None = Field(default=None, description="replaces the plugin's name in task ids")
+    params: Params = Field(default_factory=dict, description="what the plugin finds as context.params")
+    timeout: Duration | None = Field(default=None, description="for one attempt, loading included: 30s, 10m, 1h30m")
+    heartbeat_timeout: Duration = Field(
+        default=300.0,
+        description="how long a worker may give no sign of life before it counts as hung",
+        json_schema_extra={"default": "5m"},
+    )
+    gpus: Gpus = Field(default=0.0, description="how many, or a share of one; auto takes one if there is any")
+    vram: Size | None = Field(default=None, description="free memory that each GPU must have: 16G")
+    gpu_ids: Literal["uuid", "index"] = Field(default="uuid", description="how GPUs are named to the worker")
 
 
 class InferenceEntry(TaskEntry):
@@ -115,19 +124,29 @@ class InferenceEntry(TaskEntry):
     folders, relative to the run file, that the model is loaded from: with other contents it is another model.
     """
 
-    gpus: Gpus = None
-    batch: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1
-    item_timeout: Duration | None = None
-    data: list[str] | None = None
-    timing: bool = False
-    weights: list[Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=list)
-    matrix: Choices = Field(default_factory=dict)
+    gpus: Gpus = Field(
+        default=None,
+        description="auto: one GPU if there is any, else the CPU; a number, or a share",
+        json_schema_extra={"default": "auto"},
+    )
+    batch: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
+        default=1, description="items in one call of the model"
+    )
+    item_timeout: Duration | None = Field(default=None, description="for one item")
+    data: list[str] | None = Field(default=None, description="names of data sets; without it all")
+    timing: bool = Field(default=False, description="the task has the machine to itself")
+    weights: list[Annotated[str, StringConstraints(min_length=1)]] = Field(
+        default_factory=list, description="files and folders of the model, relative to the run file"
+    )
+    matrix: Choices = Field(
+        default_factory=dict, description="values of this task's own parameters; each combination is one task"
+    )
 
 
 class EvalEntry(TaskEntry):
     """A judge of every inference task's answers on data sets."""
 
-    data: list[str] | None = None
+    data: list[str] | None = Field(default=None, description="names of data sets; without it all")
 
 
 class ReportEntry(TaskEntry):
@@ -142,8 +161,8 @@ class Matrix(Document):
     becomes one task for each value.
     """
 
-    plugin: list[PluginName] = Field(default_factory=list)
-    params: Choices = Field(default_factory=dict)
+    plugin: list[PluginName] = Field(default_factory=list, description="inference plugins")
+    params: Choices = Field(default_factory=dict, description="values by parameter")
 
 
 class RunFile(Document):
@@ -155,18 +174,30 @@ class RunFile(Document):
     ``gpu-wait`` is how long to wait, with nothing else to do, for GPUs that others use.
     """
 
-    name: Name
-    data: Annotated[dict[Name, DataSource], Field(min_length=1)]
-    inference: list[InferenceEntry] = Field(default_factory=list)
-    eval: list[EvalEntry] = Field(default_factory=list)
-    report: list[ReportEntry] = Field(default_factory=list)
-    matrix: Matrix = Matrix()
-    repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
-    on_failure: Literal["continue", "stop"] = "continue"
-    retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
-    deterministic: bool = False
-    gpu_wait: Duration = 600.0
+    name: Name = Field(description="stands in the run's id")
+    data: Annotated[dict[Name, DataSource], Field(min_length=1)] = Field(description="data sets by name")
+    inference: list[InferenceEntry] = Field(default_factory=list, description="models to run")
+    eval: list[EvalEntry] = Field(default_factory=list, description="judges of their answers")
+    report: list[ReportEntry] = Field(default_factory=list, description="writers of reports")
+    matrix: Matrix = Field(default=Matrix(), description="what to try in every combination")
+    repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1, description="how often every inference task is run"
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
+        default=0, description="of random numbers, for every worker"
+    )
+    on_failure: Literal["continue", "stop"] = Field(
+        default="continue", description="stop: nothing but the report is started once a task has failed"
+    )
+    retries: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(
+        default=0, description="how often an attempt that crashed or was killed is made again"
+    )
+    deterministic: bool = Field(default=False, description="torch's deterministic kernels, which are slower")
+    gpu_wait: Duration = Field(
+        default=600.0,
+        description="how long to wait, with nothing else to do, for GPUs that others use",
+        json_schema_extra={"default": "10m"},
+    )
 
     @model_validator(mode="after")
     def _keep_apart(self) -> "RunFile":

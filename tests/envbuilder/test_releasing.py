@@ -13,19 +13,13 @@ from pathlib import Path
 import pytest
 from local_index import Index, make_wheel, repack
 from packaging.version import Version
-from workshop import BACKEND, PYTHON, Ran, Workshop
+from workshop import PYTHON, READS, Ran, Workshop
 
 from envbuilder.errors import UsageError
 from envbuilder.workflow import numbering
 from envbuilder.workflow.releasing import ordered
 
 TESTS = '[dependency-groups]\ndev = ["pytest"]\n'
-# A backend that reads the version from pyproject.toml, so that one edit is enough.
-READS = BACKEND.replace(
-    '    name = project["name"]',
-    '    import re\n    project["version"] = re.search(r\'version = "(.*)"\', pathlib.Path("pyproject.toml").read_text())[1]\n'
-    '    name = project["name"]',
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +61,8 @@ class Shop:
         code = '__version__ = "0.1.0"\nclass Model:\n    pass\n'
         git = self.workshop.git
         git("init", "--quiet", "--initial-branch", "main", str(repository))
-        self.workshop.package(repository, name=name, dependencies=needs, requires_python=">=3.10", code=code)
-        (repository / "backend" / "tiny_backend.py").write_text(READS)
+        facts = {"dependencies": needs, "requires_python": ">=3.10", "code": code}
+        self.workshop.package(repository, name=name, backend=READS, **facts)  # type: ignore[arg-type]
         project = repository / "pyproject.toml"
         project.write_text(f"# ours\n{project.read_text()}{TESTS}")
         (repository / ".gitignore").write_text("__pycache__/\n.pytest_cache/\n")
