@@ -25,7 +25,8 @@ def candidates(start: Path) -> Iterator[Path]:
         UsageError: there is no such folder.
     """
     if not start.is_dir():
-        raise UsageError(f"no such folder: {start}", hint=f"ls {start.parent}")
+        there = next(parent for parent in start.absolute().parents if parent.is_dir())
+        raise UsageError(f"no such folder: {start}", hint=f"ls {there}")
     for folder in (start.resolve(), *start.resolve().parents):
         if b"tool.envbuilder" in _bytes(folder / "pyproject.toml"):
             yield folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -171,9 +172,32 @@ def show_problems(problems: Sequence[Problem]) -> None:
         if problem.where:
             line.append(f" {visible(problem.where, line=True)}", style="cyan")
         line.append(f": {visible(problem.message)}")
-        console.print(line, soft_wrap=True)
+        console.print(_broken(line, console.width) if console.is_terminal else line, soft_wrap=True)
         if problem.hint:
             console.print(Text(f"  hint: {visible(problem.hint)}", style="dim"), soft_wrap=True)
+
+
+def _broken(line: Text, width: int) -> Text:
+    """A text with its lines broken between words; what has none, an address or a path, is the terminal's to break.
+
+    A line that a terminal breaks is copied from it whole.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    breaks, column = [], 0
+    for found in re.finditer(r"\n|( *)(\S+)", line.plain):
+        if found[0] == "\n":
+            column = 0
+        elif column and column + cell_len(found[0]) > width:
+            breaks.append(found.start(2))
+            column = cell_len(found[2])
+        else:
+            column += cell_len(found[0])
+    parts = line.divide(breaks)
+    for part in parts[:-1]:
+        part.rstrip()
+    return Text("\n").join(parts)
 
 
 def _console(*, stderr: bool) -> Console:
@@ -194,7 +218,7 @@ def _console(*, stderr: bool) -> Console:
 def _widths(table: Table, available: int | None) -> list[int] | None:
     """How wide each column is to be in a table of a width, however wide for None; None where it cannot be read so.
 
-    Cells may be broken between words; words, which may be addresses and paths, stay in one piece.
+    Cells may be broken between words, and within names that are long; addresses and paths stay in one piece.
     """
     from rich.cells import cell_len
 
@@ -203,7 +227,7 @@ def _widths(table: Table, available: int | None) -> list[int] | None:
     if available is None:
         return widths
     least = [
-        width if name in table.numeric else min(width, max(_NARROW, *map(cell_len, " ".join(cells).split())))
+        width if name in table.numeric else min(width, max(_NARROW, *map(cell_len, _whole(cells))))
         for name, width, cells in zip(table.columns, widths, zip(table.columns, *table.rows, strict=True), strict=True)
     ]
     available -= _GAP * len(widths) - 1
@@ -213,6 +237,11 @@ def _widths(table: Table, available: int | None) -> list[int] | None:
             return None
         widths[max(range(len(over)), key=lambda number: (over[number] > 0, widths[number]))] -= 1
     return widths
+
+
+def _whole(cells: Sequence[str]) -> list[str]:
+    """The words that must not be broken."""
+    return [word for cell in cells for word in cell.split() if "/" in word] or [""]
 
 
 def _records(table: Table) -> Text:

@@ -19,6 +19,7 @@ from envbuilder import compat, editing, uv
 from envbuilder.config import python_specifier
 from envbuilder.errors import ToolError, UsageError, counted
 from envbuilder.lock import metadata
+from envbuilder.lock.locking import read_pins
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
 from envbuilder.store.files import write_atomically
 from envbuilder.workflow import numbering, versions
@@ -96,7 +97,7 @@ class Releaser:
         package = checkout.folder / inner
         says = numbering.find(package, self._workspace.show(package))
         pinned = base.source.ref if isinstance(base.source, GitSource) else ""
-        told = [compat.tag_version(tag, base.name) for tag in {*checkout.tags(), pinned}]
+        told = [compat.tag_version(tag, base.name) for tag in {*checkout.tags(), *self._locked(base)}]
         old = max((version for version in told if version is not None), default=None)
         new = self._wanted(base, wish, old, says.version)
         tag = versions.tag_like(pinned, base.name, new)
@@ -118,6 +119,11 @@ class Releaser:
             says=says,
             signed=self._profile.require_signed_tags,
         )
+
+    def _locked(self, base: Entry) -> tuple[str, ...]:
+        """The tag that prod is locked to; an entry may name one that is only to come."""
+        pin = read_pins(self._workspace, self._profile).entries.get(base.name)
+        return (pin.ref,) if pin and pin.ref_kind == "tag" else ()
 
     def has_changed(self, base: Entry, dev: Entry, pin: Pin | None) -> bool:
         """Whether an entry's checkout holds commits that its pinned tag does not."""
@@ -176,6 +182,8 @@ class Releaser:
                 new = Version(wish.version)
             except InvalidVersion as error:
                 raise UsageError(f"--version: {error}", hint=hint) from error
+        elif old is None and declared is not None:
+            new = declared  # The first release is of what was written.
         else:
             new = versions.bumped(old or Version("0"), wish.bump or "patch")
         if old is not None and new <= old:
