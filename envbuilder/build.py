@@ -19,12 +19,11 @@ from envbuilder import __version__, accelerators, gpus, process, uv
 from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
-from envbuilder.git import uv_settings
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_digest, lock_folder, read_lock, read_pins
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import LockedPackage, edit_hint
 from envbuilder.lock.sources import Sources
-from envbuilder.models import Entry, Interpreter, PathSource, PluginOutcome, Profile, Registry, Workspace
+from envbuilder.models import Entry, Interpreter, PathSource, Pin, PluginOutcome, Profile, Registry, Workspace
 from envbuilder.store import provided, records, stamps
 from envbuilder.store.bytecode import Bytecode
 from envbuilder.store.choices import Choices
@@ -331,11 +330,11 @@ class Builder:
                 staging=self.store.staging(key),
                 interpreter=self._interpreter(draft.plugin),
                 env={
-                    **uv_settings(self._sources.repository(pin.url) for pin in pins),
+                    **self._sources.git_settings(pins),
                     "UV_LINK_MODE": mode,
                 },
                 skeletons=self.store.skeletons,
-                prepare=lambda: ensure_objects(self._sources, pins, offline=self._offline),
+                prepare=lambda: self._prepare(pins),
                 extra=_backend_in(inputs),
                 open_to_base=bool(draft.plugin.provided),
                 offline=self._offline,
@@ -349,6 +348,10 @@ class Builder:
             bytecode.compile(recipe.staging / "bin" / "python", lacking, env)
         self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
         bytecode.publish()
+
+    def _prepare(self, pins: Sequence[Pin]) -> dict[str, str]:
+        ensure_objects(self._sources, pins, offline=self._offline)
+        return self._sources.git_settings(pins)
 
     def _fill(
         self, draft: Draft, key: str, recipe: Recipe, report: Callable[[PluginOutcome], None], *, mend: bool

@@ -18,7 +18,7 @@ from envbuilder.bundles.restoring import StaleError, unpack
 from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError, counted
 from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
 from envbuilder.lock.sources import Sources
-from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
+from envbuilder.models import Entry, Profile, Registry, Workspace
 from envbuilder.places import state_folders
 from envbuilder.store.choices import Choices
 from envbuilder.store.digests import walk
@@ -131,22 +131,24 @@ def _fresh(order: Order) -> list[Draft]:
 
 def _bundle_git(order: Order, drafts: Sequence[Draft], scratch: Path) -> tuple[dict[str, Git], dict[str, Path]]:
     """A git bundle for each address: the manifest's entries, and member to file."""
-    pins: dict[str, list[Pin]] = {}
-    for draft in drafts:
-        for pin in draft.pins.values():
-            pins.setdefault(pin.url, []).append(pin)
     workspace = order.workspace
+    pins = list({pin: None for draft in drafts for pin in draft.pins.values()})
     sources = Sources(workspace, order.profile, read_pins(workspace, order.profile), frozen=True)
-    told, files = {}, {}
-    for url, wanted in sorted(pins.items()):
-        ensure_objects(sources, wanted, offline=False)
-        clone = Clone(url, workspace.shared / "git", workspace.git_mirrors)
+    ensure_objects(sources, pins, offline=False)
+    wanted: dict[str, set[str]] = {}
+    for pin in pins:
         # An annotated tag where it is to be had: a package may ask git for its version.
-        objects = {each for pin in wanted for each in (pin.tag_object, pin.commit) if clone.has(each)}
+        wanted.setdefault(pin.url, set()).update((pin.tag_object, pin.commit))
+        for each in sources.submodules(pin):
+            wanted.setdefault(each.repository.url, set()).add(each.commit)
+    told, files = {}, {}
+    for url, objects in sorted(wanted.items()):
+        clone = Clone(url, workspace.shared / "git", workspace.git_mirrors)
+        there = {each for each in objects if clone.has(each)}
         file = scratch / clone.member
         file.parent.mkdir(parents=True, exist_ok=True)
-        clone.give(objects, file)
-        told[url] = Git(file=clone.member, objects=tuple(sorted(objects)))
+        clone.give(there, file)
+        told[url] = Git(file=clone.member, objects=tuple(sorted(there)))
         files[clone.member] = file
     return told, files
 

@@ -21,6 +21,8 @@ from envbuilder.git.running import PACKED, git
 from envbuilder.places import ELSEWHERE, STATE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# What a remote's tags are, beside the clone's own.
+_LISTED_TAGS = "+refs/tags/*:refs/listed/tags/*"
 
 
 class RemoteError(EnvbuilderError):
@@ -114,7 +116,7 @@ class Repository:
     def _bundle_refs(self) -> dict[str, Resolved]:
         # A bundle's own listing does not tell what annotated tags point at.
         with self._alone():
-            done = self._fetch("+refs/tags/*:refs/listed/tags/*", "+refs/heads/*:refs/listed/heads/*", prune=True)
+            done = self._fetch(_LISTED_TAGS, "+refs/heads/*:refs/listed/heads/*", prune=True)
             if not done.ok:
                 raise self._unreachable(done)
             shown = self._in_clone("show-ref", "--dereference").stdout
@@ -151,9 +153,12 @@ class Repository:
         if len(wanted) > 1:
             places = {"tag": "refs/tags/", "branch": "refs/heads/"}
             specs = [f"+{name}:{name}" for kind, ref in wanted if (name := f"{places.get(kind, '')}{ref}") != ref]
-            specs += [f"+{ref}:refs/pinned/{ref}" for kind, ref in wanted if kind not in places]
+            commits = [ref for kind, ref in wanted if kind not in places]
+            specs += [f"+{commit}:refs/fetched/{commit}" for commit in commits] + ([_LISTED_TAGS] if commits else [])
             with self._alone():
                 done = self._fetch(*specs)
+                if done.ok:
+                    self._name_ancestors(commits)
             if done.ok:
                 return {(kind, ref): self.resolve(kind, ref) for kind, ref in wanted}
         return {(kind, ref): self.fetch(kind, ref) for kind, ref in wanted}
@@ -165,20 +170,43 @@ class Repository:
             RemoteError: the remote cannot be reached.
         """
         with self._alone():
-            done = self._fetch("+refs/tags/*:refs/listed/tags/*", prune=True)
+            done = self._fetch(_LISTED_TAGS, prune=True)
         if not done.ok:
             raise self._unreachable(done)
 
     def _fetch_commit(self, commit: str) -> Resolved | None:
-        if self.has(commit):
+        if self._has_ancestors(commit):
             return self.resolve("rev", commit)
         # Asking for a bare commit is a server's favour, and a bundle cannot do it: fall back to everything.
-        done = self._fetch(f"+{commit}:refs/pinned/{commit}")
+        done = self._fetch(f"+{commit}:refs/fetched/{commit}", _LISTED_TAGS)
         if not done.ok:
-            done = self._fetch("+refs/heads/*:refs/listed/heads/*", "+refs/tags/*:refs/listed/tags/*")
+            done = self._fetch("+refs/heads/*:refs/listed/heads/*", _LISTED_TAGS)
             if not done.ok:
                 raise self._unreachable(done)
-        return self.resolve("rev", commit) if self.has(commit) else None
+        if not self.has(commit):
+            return None
+        self._name_ancestors([commit])
+        return self.resolve("rev", commit)
+
+    def _name_ancestors(self, commits: Iterable[str]) -> None:
+        """Have the clone's tags name what the remote's name up to these commits: a build may ask git for its version.
+
+        Tags that the clone has stay as they are. The caller holds the clone.
+        """
+        for commit in commits:
+            form = "--format=%(refname) %(objectname)"
+            told = self._in_clone("for-each-ref", f"--merged={commit}", form, "refs/listed/tags").stdout.splitlines()
+            there = set(self._in_clone("for-each-ref", "--format=%(refname)", "refs/tags").stdout.split())
+            tags = [line.replace("refs/listed/", "refs/", 1) for line in told]
+            lines = [f"create {line}\n" for line in tags if line.partition(" ")[0] not in there]
+            if not self._in_clone("update-ref", "--stdin", feed="".join(lines)).ok:
+                for line in lines:  # One that stands in the way of a folder of that name stops all of them.
+                    self._in_clone("update-ref", "--stdin", feed=line)
+            self._in_clone("update-ref", f"refs/pinned/{commit}", commit)
+
+    def _has_ancestors(self, commit: str) -> bool:
+        """Whether the clone holds a commit and the tags up to it."""
+        return self.has(commit) and self._in_clone("show-ref", "--verify", "--quiet", f"refs/pinned/{commit}").ok
 
     def ensure(self, kind: str, ref: str, commit: str, *, offline: bool) -> bool:
         """Bring a pinned commit into the clone where it is not there; whether it is there now.
@@ -186,7 +214,7 @@ class Repository:
         Raises:
             RemoteError: it is not there, and the remote cannot be reached.
         """
-        if self.has(commit):
+        if (self._has_ancestors if kind == "rev" else self.has)(commit):
             return True
         if not offline:
             self.fetch(kind, ref)
@@ -256,13 +284,20 @@ class Repository:
             self.looked[name] = told
         return self.looked[name]
 
-    def links_out(self, commit: str, below: str) -> list[tuple[str, str]]:
-        """The symbolic links below a folder at a commit that lead out of the repository, with what they name."""
+    def links_out(self, commit: str, below: str, mount: str = "") -> list[tuple[str, str]]:
+        """The symbolic links below a folder at a commit that lead out of the checkout, with what they name.
+
+        Args:
+            commit: which commit.
+            below: the folder; empty for all.
+            mount: where in the checkout of another repository this one is, as a submodule.
+        """
         done = self._in_clone("ls-tree", "-r", "-z", commit, "--", *([below] if below else []))
         lines = (line.partition("\t") for line in done.stdout.split("\0"))
         links = [path for facts, _, path in lines if facts.startswith("120000 ")]
         targets = ((path, self._in_clone("cat-file", "blob", f"{commit}:{path}").stdout) for path in links)
-        return [(path, target) for path, target in targets if _leaves(path, target)]
+        placed = ((posixpath.join(mount, path), target) for path, target in targets)
+        return [(path, target) for path, target in placed if _leaves(path, target)]
 
     def submodules(self, commit: str) -> list[tuple[str, str, str]]:
         """Path, address as it is written, and commit of every submodule at a commit."""
@@ -287,13 +322,24 @@ class Repository:
         words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return git(*words, "--git-dir", str(self.path), "verify-tag", "--raw", name, env=env)
 
-    def checkout(self, commit: str, folder: Path) -> None:
-        """A work tree at a commit, with its tags, for builds that ask git for their version."""
-        for arguments in (
+    def checkout(self, commit: str, folder: Path, submodules: Mapping[str, str] | None = None) -> None:
+        """A work tree at a commit, with its tags, for builds that ask git for their version.
+
+        Args:
+            commit: which commit.
+            folder: where to make it.
+            submodules: where there are submodules, variables by which git finds them.
+        """
+        within = ("-C", str(folder))
+        steps: list[tuple[str, ...]] = [
             ("clone", "--quiet", "--no-checkout", "--shared", "--", str(self.path), str(folder)),
-            ("-C", str(folder), "checkout", "--quiet", "--detach", commit, "--"),
-        ):
-            done = git(*arguments)
+            (*within, "checkout", "--quiet", "--detach", commit, "--"),
+        ]
+        if submodules:
+            steps.append((*within, "config", "remote.origin.url", self.url))
+            steps.append((*within, "submodule", "update", "--quiet", "--init", "--recursive"))
+        for arguments in steps:
+            done = git(*arguments, env=submodules)
             if not done.ok:
                 raise ToolError(f"cannot check out {commit[:12]} of {self.url}: {_last_line(done)}")
 

@@ -20,7 +20,6 @@ from envbuilder import accelerators, process, uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml, read_text, refuse_large
 from envbuilder.errors import ConfigError, EnvbuilderError, Interrupted, Problem
-from envbuilder.git import uv_settings
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock import releases
 from envbuilder.lock.aligning import Aligner, Bare
@@ -333,7 +332,7 @@ class Locker:
         interpreter = interpreters.find(self._workspace.shared, python, offline=self._request.offline)
         pins = {item.entry.name: item.pin for item in members if item.pin}
         ensure_objects(self.sources, list(pins.values()), offline=self._request.offline)
-        env = uv_settings(self.sources.repository(pin.url) for pin in pins.values())
+        env = self.sources.git_settings(pins.values())
         with self._staging(f"group-{group}") as staging:
             locks = [self.folder(seed.name) / "uv.lock" for seed in seeds]
             known = next((lock for lock in locks if self._trusted(lock, pins)), None)
@@ -385,7 +384,7 @@ class Locker:
         if not (staging / "uv.lock").exists() and self._trusted(old, draft.pins):
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
-        env = uv_settings(self.sources.repository(pin.url) for pin in draft.pins.values())
+        env = self.sources.git_settings(draft.pins.values())
         done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
         if not done.ok:
             hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import shlex
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from envbuilder.lock.backends import declared_in
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
+from envbuilder.lock.submodules import Submodule, Submodules
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
 
 
@@ -79,6 +79,7 @@ class Sources:
         self._members: dict[str, Member] = {}
         self._repositories: dict[str, Repository] = {}
         self._expected: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._submodules = Submodules(self.repository, offline=offline)
         self._fetched: dict[str, Mapping[tuple[str, str], Resolved | None] | RemoteError] = {}
 
     def expect(self, entries: Iterable[Entry]) -> None:
@@ -115,13 +116,18 @@ class Sources:
 
         Raises:
             RemoteError: it is not there, and the remote cannot be reached.
+            MetadataError: one of its submodules is not to be had, or a link in it leaves it.
         """
         repository = self.repository(pin.url)
         with self._guards[pin.url]:
             if not offline and not repository.has(pin.commit):
                 pins = [each for each in (pin, *self._pins.entries.values()) if each.url == pin.url]
                 repository.fetch_together((each.ref_kind, each.ref) for each in pins if not repository.has(each.commit))
-            return repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline)
+            if not repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
+                return False
+            source = GitSource(pin.url, pin.ref_kind, pin.ref, pin.subdirectory)
+            self._submodules.prove(repository, pin.commit, source)
+            return True
 
     def build_requires(self, member: Member) -> tuple[str, ...]:
         """What a member says it is built with; nothing for a release, of which the index may have a wheel."""
@@ -180,8 +186,7 @@ class Sources:
         found = self._found(entry, source, repository)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
-        self._refuse_links_out(repository, found.commit, source)
-        self._refuse_missing_submodules(repository, found.commit, source)
+        self._submodules.prove(repository, found.commit, source)
         declared = self.declared(found.commit, source)
         return Pin(
             url=source.url,
@@ -198,27 +203,17 @@ class Sources:
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
         )
 
-    @staticmethod
-    def _refuse_links_out(repository: Repository, commit: str, source: GitSource) -> None:
-        # A build would put into the package what is at that place of the machine that builds.
-        for path, target in repository.links_out(commit, source.subdirectory):
-            message = f"{path} is a symbolic link that leaves the repository, to {target!r}"
-            raise MetadataError(message, where=f"{source.url} {source.ref}:{path}")
+    def git_settings(self, pins: Iterable[Pin]) -> dict[str, str]:
+        """Variables by which uv's git fetches pinned commits, and their submodules, from the clones; see `bring`."""
+        clones = {}
+        for pin in pins:
+            clones[pin.url] = self.repository(pin.url)
+            clones |= {each.repository.url: each.repository for each in self.submodules(pin)}
+        return uv_settings(clones.values())
 
-    def _refuse_missing_submodules(self, repository: Repository, commit: str, source: GitSource) -> None:
-        # uv checks submodules out with the rest, and fails late, in git's words, where one is gone.
-        for path, address, pinned in repository.submodules(commit):
-            url = _submodule_address(source.url, address)
-            reason = "an address that git would not fetch from another's repository"
-            if url is not None:
-                try:
-                    if self.repository(url).ensure("rev", pinned, pinned, offline=self._offline) or self._offline:
-                        continue
-                    reason = f"it has no commit {pinned[:12]}"
-                except RemoteError as error:
-                    reason = error.message
-            message = f"submodule {path} ({address}) is not to be had: {reason}"
-            raise MetadataError(message, where=f"{source.url} {source.ref}:.gitmodules")
+    def submodules(self, pin: Pin) -> tuple[Submodule, ...]:
+        """The submodules of what was brought."""
+        return self._submodules.of(pin.url, pin.commit)
 
     def _trusted(self, entry: Entry, source: GitSource) -> Pin | None:
         """The entry's pin where it is of the ref that the entry names, and as `lock` wrote it."""
@@ -318,7 +313,8 @@ class Sources:
     def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
             tree = Path(folder) / "source"
-            repository.checkout(commit, tree)
+            beneath = self._submodules.of(repository.url, commit)
+            repository.checkout(commit, tree, uv_settings(each.repository for each in beneath) if beneath else None)
             where = f"{source.url} {source.ref}"
             return self._built(tree / source.subdirectory, where, offline=self._offline)
 
@@ -363,19 +359,6 @@ def index_settings(profile: Profile, scratch: Path) -> dict[str, str]:
         "UV_BUILD_CONSTRAINT": str(constraints) if profile.build_constraints else "",
     }
     return {name: value for name, value in settings.items() if value}
-
-
-def _submodule_address(base: str, address: str) -> str | None:
-    """Where a submodule comes from; relative addresses are meant from the repository's own (git-submodule(1))."""
-    if address.startswith(("./", "../")):
-        place = base.rstrip("/")
-        for step in address.rstrip("/").split("/"):
-            if step == "..":
-                place = place.rpartition("/")[0]
-            elif step != ".":
-                place = f"{place}/{step}"
-        return place
-    return address if re.match(r"(https?|ssh|git)://[^-]|[\w.-]+@[\w.-]+:[^:]", address) else None
 
 
 def refused_here(source: Source, profile: Profile, workspace: Workspace) -> str | None:

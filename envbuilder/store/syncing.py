@@ -50,7 +50,8 @@ class Recipe:
         interpreter: the Python to make it with.
         env: variables for uv.
         skeletons: where empty virtual environments come from.
-        prepare: has what uv builds from at hand (git objects); called once uv's cache turned out to lack something.
+        prepare: has what uv builds from at hand (git objects), and says by which further variables uv finds it; called once
+            uv's cache turned out to lack something.
         extra: which of the project's extras; its torch backend.
         open_to_base: whether the base interpreter's packages are to be seen inside.
         offline: whether the network is out of bounds.
@@ -64,7 +65,7 @@ class Recipe:
     interpreter: Interpreter
     env: Mapping[str, str]
     skeletons: Skeletons
-    prepare: Callable[[], None]
+    prepare: Callable[[], Mapping[str, str]]
     extra: str | None = None
     open_to_base: bool = False
     offline: bool = False
@@ -89,7 +90,7 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
         EnvbuilderError: uv cannot do it, or what it builds from is not to be had.
     """
     if recipe.suspects and not recipe.offline:
-        recipe.prepare()
+        recipe = replace(recipe, env={**recipe.env, **recipe.prepare()})
         with locked(shared / "locks" / "network", waiting=waiting):
             _forget(recipe, shared)
             with contextlib.suppress(EnvbuilderError):
@@ -97,7 +98,7 @@ def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
             return _attempt(recipe, offline=False)
     with contextlib.suppress(EnvbuilderError):
         return _attempt(recipe, offline=True)
-    recipe.prepare()
+    recipe = replace(recipe, env={**recipe.env, **recipe.prepare()})
     try:
         return _attempt(recipe, offline=True)
     except EnvbuilderError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from workshop import BACKEND, Workshop
 
@@ -113,16 +111,6 @@ def with_submodule(workshop: Workshop, url: str) -> None:
     workshop.package(repository, name="alpha")
     commit(workshop, "alpha", "v0.1.0", {})
     workshop.entry("alpha")
-
-
-@pytest.mark.parametrize("url", ["https://git.example.org/helper.git", "../helper.git"])
-def test_a_submodule_comes_along(workshop: Workshop, url: str) -> None:
-    """A submodule is fetched through the mirrors, also by a relative address, and is in the environment."""
-    with_submodule(workshop, url)
-    content(workshop)
-    assert workshop.within("build", "-q").status == 0
-    place = Path(workshop.within("path", "alpha").out.strip())
-    assert list(place.glob("lib/python*/site-packages/alpha/helper/src/helper/__init__.py"))
 
 
 @pytest.mark.parametrize("url", ["https://git.example.org/gone.git", "../gone.git", "ext::sh -c touch% ran"])

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from workshop import Workshop
+from workshop import BACKEND, Workshop
+
+# As setuptools-scm and hatch-vcs do it: the version is the nearest tag, and how far it is.
+TOLD_BY_GIT = BACKEND.replace(
+    'version = project["version"]',
+    'import subprocess\n    tag = subprocess.check_output(["git", "describe", "--tags", "--long"], text=True).strip()\n'
+    '    version = ".post".join(tag.removeprefix("v").split("-")[:2])',
+)
 
 
 def with_submodule(workshop: Workshop, address: str) -> None:
@@ -47,3 +55,92 @@ def test_submodules_from_this_machine_are_refused(workshop: Workshop, address: s
     ran = workshop.within("lock", "--format", "json")
     assert (ran.status, ran.codes) == (1, ["metadata-unreadable"])
     assert address in ran.out
+
+
+def bundled(workshop: Workshop, *names: str) -> None:
+    """Have remotes only as bundles."""
+    for name in names:
+        remote = workshop.remotes / f"{name}.git"
+        workshop.git("-C", str(remote), "bundle", "create", "--quiet", str(remote.with_suffix(".bundle")), "--all")
+        remote.rename(workshop.root / f"away-{name}")
+
+
+def layered(workshop: Workshop) -> str:
+    """Plugin `alpha` at a commit beyond its tag: version told by git, a submodule that has one itself; all in bundles."""
+    inner = workshop.remotes / "inner.git"
+    workshop.git("init", "--quiet", "--initial-branch", "main", str(inner))
+    (inner / "__init__.py").write_text("ANSWER = 41\n")
+    workshop.git("-C", str(inner), "add", "--all")
+    workshop.git("-C", str(inner), "commit", "--quiet", "--message", "one")
+    with_submodule(workshop, "../sub.git")
+    place = workshop.remotes / "alpha.git"
+    # Its own submodule.
+    sub = workshop.remotes / "sub.git"
+    (sub / "__init__.py").write_text("from inner.deep import ANSWER\nANSWER += 1\n")
+    (sub / ".gitmodules").write_text('[submodule "deep"]\n\tpath = deep\n\turl = https://git.example.org/inner.git\n')
+    workshop.git("-C", str(sub), "add", "--all")
+    deep = workshop.git("-C", str(inner), "rev-parse", "HEAD")
+    workshop.git("-C", str(sub), "update-index", "--add", "--cacheinfo", f"160000,{deep},deep")
+    workshop.git("-C", str(sub), "commit", "--quiet", "--message", "two")
+    middle = workshop.git("-C", str(sub), "rev-parse", "HEAD")
+    dynamic = (place / "pyproject.toml").read_text().replace('version = "0.1.0"', 'dynamic = ["version"]')
+    (place / "pyproject.toml").write_text(dynamic)
+    (place / "backend" / "tiny_backend.py").write_text(TOLD_BY_GIT)
+    workshop.git("-C", str(place), "update-index", "--cacheinfo", f"160000,{middle},src/inner")
+    workshop.git("-C", str(place), "add", "pyproject.toml", "backend")
+    workshop.git("-C", str(place), "commit", "--quiet", "--message", "three")
+    commit = workshop.git("-C", str(place), "rev-parse", "HEAD")
+    workshop.git("-C", str(place), "commit", "--quiet", "--allow-empty", "--message", "four")
+    workshop.git("-C", str(place), "tag", "v0.9.0")  # Of no concern to its ancestors.
+    bundled(workshop, "alpha", "sub", "inner")
+    return commit
+
+
+def test_a_commit_has_its_tags_and_submodules(workshop: Workshop) -> None:
+    """A bare commit gets the version that git tells of it in a full clone, and submodules of submodules; elsewhere too."""
+    source = {"git": "https://git.example.org/alpha.git", "rev": layered(workshop)}
+    workshop.entry("alpha", source=source)
+    env = {"UV_CACHE_DIR": str(workshop.root / "cache")}
+    locked = workshop.within("lock", env=env)
+    assert locked.status == 0, locked.err
+    assert workshop.within("check", "--format", "json", env=env).json["problems"] == []
+    assert 'version = "0.1.0.post1"' in (workshop.work / "profiles/prod/pins.toml").read_text()
+    # Another machine, without clones: all of it is brought by `build`.
+    shutil.rmtree(workshop.work / ".envbuilder")
+    env = {"UV_CACHE_DIR": str(workshop.root / "second")}
+    built = workshop.within("build", env=env)
+    assert built.status == 0, built.err
+    ask = "import inner, importlib.metadata as m; print(inner.ANSWER, m.version('alpha'))"
+    assert workshop.run("exec", "alpha", "--", "python", "-c", ask, env=env).out.split() == ["42", "0.1.0.post1"]
+    # And one that has nothing but a bundle of ours.
+    file = str(workshop.root / "all.bundle")
+    made = workshop.within("bundle", "create", file, env=env)
+    assert made.status == 0, made.err
+    shutil.rmtree(workshop.work / ".envbuilder")
+    shutil.rmtree(workshop.remotes)
+    env = {"UV_CACHE_DIR": str(workshop.root / "third")}
+    assert workshop.within("bundle", "restore", file, env=env).status == 0
+    built = workshop.within("build", "--offline", env=env)
+    assert built.status == 0, built.err
+    assert workshop.run("exec", "alpha", "--", "python", "-c", ask, env=env).out.split() == ["42", "0.1.0.post1"]
+    # Its clones serve what uv's cache does not have, too.
+    shutil.rmtree(workshop.root / "third")
+    shutil.rmtree(workshop.work / ".envbuilder" / "store")
+    built = workshop.within("build", "--offline", env=env)
+    assert built.status == 0, built.err
+
+
+def test_links_out_of_a_submodule_are_refused(workshop: Workshop) -> None:
+    """A submodule may link into the package that it is part of, not out of it."""
+    with_submodule(workshop, "../sub.git")
+    sub, place = workshop.remotes / "sub.git", workshop.remotes / "alpha.git"
+    for target, codes in (("../alpha/__init__.py", []), ("../../../elsewhere", ["metadata-unreadable"])):
+        (sub / "link").unlink(missing_ok=True)
+        (sub / "link").symlink_to(target)
+        workshop.git("-C", str(sub), "add", "--all")
+        workshop.git("-C", str(sub), "commit", "--quiet", "--message", target)
+        commit = workshop.git("-C", str(sub), "rev-parse", "HEAD")
+        workshop.git("-C", str(place), "update-index", "--cacheinfo", f"160000,{commit},src/inner")
+        workshop.git("-C", str(place), "commit", "--quiet", "--message", target)
+        workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
+        assert workshop.within("lock", "--repin", "--format", "json").codes == codes
