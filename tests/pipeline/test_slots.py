@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline_bench import Bench
 
 _GIB = 2**30
+MACHINES = Path(__file__).parents[1] / "machines"
 GPUS = tuple(Gpu(index, f"GPU-{index}abc", "H100", 80 * _GIB, 79 * _GIB) for index in range(3))
 PARTS = tuple(Gpu(0, f"MIG-{name}", "H100 MIG 1g.10gb", 10 * _GIB, 10 * _GIB) for name in ("one11111", "two22222"))
 
@@ -47,6 +49,56 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _slots(*gpus: Gpu, jobs: int = 1) -> Slots:
     return Slots(Machine(*gpus), jobs=jobs)
+
+
+def recorded(name: str, monkeypatch: pytest.MonkeyPatch) -> Slots:
+    """The slots of a machine whose `nvidia-smi` somebody has shown; each record names its source."""
+    monkeypatch.setenv("ENVBUILDER_NVML", str(MACHINES / f"{name}.json"))
+    return Slots()
+
+
+def test_real_idle_machines_are_handed_out_gpu_by_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What drivers keep for themselves, half a gigabyte on some, makes no GPU look taken."""
+    for name in ("quadro-rtx-4000-pair", "rtx-4090-pair"):
+        slots = recorded(name, monkeypatch)
+        taken = [slots.take(Wish(gpus=1)) for _ in range(3)]
+        assert [slot.label if slot else slots.refusal.text for slot in taken] == [
+            "gpu0",
+            "gpu1",
+            "gpu0 is taken; gpu1 is taken",
+        ], name
+    large = Wish(gpus=1, vram_bytes=16 * _GIB)
+    assert recorded("quadro-rtx-4000-pair", monkeypatch).lacking(large) == (
+        "needs 16.0 GiB on a GPU, the largest has 8.0 GiB"
+    )
+    assert recorded("rtx-4090-pair", monkeypatch).lacking(large) is None
+
+
+def test_real_busy_machine_is_waited_for_or_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server fills both GPUs, and the driver lists no process: whole GPUs wait, a small wish for memory does not."""
+    slots = recorded("rtx-5090-pair-in-use", monkeypatch)
+    assert slots.take(Wish(gpus=1)) is None
+    assert slots.refusal.may_pass
+    assert slots.refusal.text == "gpu0 is used by others: 26.2 GiB; gpu1 is used by others: 26.2 GiB"
+    assert slots.take(Wish(gpus=1, vram_bytes=5 * _GIB)) is None
+    assert slots.refusal.text == "gpu0 has 4.0 GiB free, 5.0 GiB are wanted; gpu1 has 4.0 GiB free, 5.0 GiB are wanted"
+    small = slots.take(Wish(gpus=0.5, vram_bytes=3 * _GIB))
+    assert small is not None
+    assert small.label == "gpu0"
+
+
+def test_real_shared_node_gives_the_part_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU whole and somebody's, one in parts of which one is free: that part is taken, and no other."""
+    slots = recorded("a100-partly-mig", monkeypatch)
+    part = slots.take(Wish(gpus=None))
+    assert part is not None
+    assert part.variables()["CUDA_VISIBLE_DEVICES"] == "MIG-a1000006-0000-0000-0000-000000000000"
+    assert slots.take(Wish(gpus=None)) is None
+    assert slots.refusal.text == (
+        "gpu0 is used by others: 20.0 GiB (process 55111); "
+        "gpu1/a1000003 is used by others: 14.0 GiB (process 34965, 56597); "
+        "gpu1/a1000005 is used by others: 9.6 GiB (process 46505); gpu1/a1000006 is taken"
+    )
 
 
 @pytest.mark.parametrize(
