@@ -235,7 +235,8 @@ class Builder:
                     self._make(draft, key, inputs, report, mend=mend)
                     state = "built"
         self.built[plugin.name] = self._describe(plugin, key, inputs)
-        return state, "" if reason in {"not built", "to be mended"} else reason
+        # Whoever put something into the one that was there is told where it went.
+        return state, "" if reason in {"", "not built", "to be mended"} else f"replaces one that was damaged: {reason}"
 
     def _describe(self, plugin: Entry, key: str, inputs: Mapping[str, object]) -> Built:
         seal = self.store.seal(key)

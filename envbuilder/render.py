@@ -37,6 +37,7 @@ _MARKS = {
 }
 
 
+_WHOLE = re.compile(r"/|^\d{8}T\d{6}Z-")
 # A column of words is no narrower, or each of its cells becomes a tower.
 _NARROW = 14
 # Between two columns, and before the first.
@@ -136,7 +137,8 @@ def _show_findings(findings: Findings) -> None:
         line = Text(f"{state:4}  ", style={"ok": "green", "warn": "bold yellow"}.get(state, "bold red"))
         line.append(f"{what:{widest}}", style="bold")
         line.append(f"  {visible(found)}", style="not bold default")
-        console.print(line, soft_wrap=True)
+        place = min(8 + max(widest, len(what)), console.width // 2)
+        console.print(_broken(line, console.width, place) if console.is_terminal else line, soft_wrap=True)
         if state != "ok" and remedy:
             console.print(Text(f"      hint: {visible(remedy)}", style="dim"), soft_wrap=True)
 
@@ -177,7 +179,7 @@ def show_problems(problems: Sequence[Problem]) -> None:
             console.print(Text(f"  hint: {visible(problem.hint)}", style="dim"), soft_wrap=True)
 
 
-def _broken(line: Text, width: int) -> Text:
+def _broken(line: Text, width: int, indent: int = 0) -> Text:
     """A text with its lines broken between words; what has none, an address or a path, is the terminal's to break.
 
     A line that a terminal breaks is copied from it whole.
@@ -191,13 +193,13 @@ def _broken(line: Text, width: int) -> Text:
             column = 0
         elif column and column + cell_len(found[0]) > width:
             breaks.append(found.start(2))
-            column = cell_len(found[2])
+            column = indent + cell_len(found[2])
         else:
             column += cell_len(found[0])
     parts = line.divide(breaks)
     for part in parts[:-1]:
         part.rstrip()
-    return Text("\n").join(parts)
+    return Text("\n" + " " * indent).join(parts)
 
 
 def _console(*, stderr: bool) -> Console:
@@ -240,8 +242,8 @@ def _widths(table: Table, available: int | None) -> list[int] | None:
 
 
 def _whole(cells: Sequence[str]) -> list[str]:
-    """The words that must not be broken."""
-    return [word for cell in cells for word in cell.split() if "/" in word] or [""]
+    """The words that must not be broken: addresses, paths, and ids of runs."""
+    return [word for cell in cells for word in cell.split() if _WHOLE.search(word)] or [""]
 
 
 def _records(table: Table) -> Text:

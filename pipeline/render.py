@@ -393,8 +393,17 @@ def runs_table(outcomes: Sequence[RunOutcome]) -> Table:
         well = sum(result.ok for result in outcome.tasks)
         tasks = f"{well}/{len(outcome.tasks)}" if outcome.tasks else ""
         more = ((outcome.profile,) if profiles else ()), ((str(outcome.failed_items or ""),) if failed else ())
-        rows.append((outcome.id, outcome.name, *more[0], outcome.status, tasks, *more[1], outcome.started))
-    columns = ("run", "name", *(["profile"] * profiles), "status", "tasks ok", *(["failed items"] * failed), "started")
+        started = outcome.started[:19].replace("T", " ")
+        rows.append((outcome.id, outcome.name, *more[0], outcome.status, tasks, *more[1], started))
+    columns = (
+        "run",
+        "name",
+        *(["profile"] * profiles),
+        "status",
+        "tasks ok",
+        *(["failed items"] * failed),
+        "started (UTC)",
+    )
     return Table("runs", columns, tuple(rows))
 
 

@@ -408,10 +408,9 @@ def _table(table: RunTable) -> Table:
     from envbuilder.render import Table
 
     wordy = {
-        "run",
         "name",
         "profile",
-        "started",
+        "started (UTC)",
         "task",
         "plugin",
         "status",

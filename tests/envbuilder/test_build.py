@@ -159,6 +159,9 @@ def test_build_mends_what_it_sees_at_a_glance(locked: Workshop) -> None:
         again = environments(locked)
         assert [each["state"] for each in again] == ["built", "unchanged"], name
         assert [each["state"] for each in environments(locked)] == ["unchanged", "unchanged"], name
+    DAMAGES["stray module"](packages, Path())
+    said = "(replaces one that was damaged: packages were added or removed since it was sealed)\n"
+    assert said in locked.within("build").err
 
 
 def test_dev_is_editable_and_leaves_prod_alone(locked: Workshop) -> None:

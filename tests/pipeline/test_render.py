@@ -207,6 +207,6 @@ def test_plans_and_runs_are_tables() -> None:
     assert runs_table([well]).rows == (("id", "demo", "failed", "", "2026"),)
     assert runs_table([replace(failed, profile="prod"), well]) == Table(
         "runs",
-        ("run", "name", "profile", "status", "tasks ok", "failed items", "started"),
+        ("run", "name", "profile", "status", "tasks ok", "failed items", "started (UTC)"),
         (("id", "demo", "prod", "failed", "1/4", "1", "2026"), ("id", "demo", "dev", "failed", "", "", "2026")),
     )
