@@ -153,27 +153,28 @@ def union(group: str, texts: Sequence[str], pythons: Sequence[str], kept: Sequen
     documents = [parse_toml(text, group).value for text in texts]
     one_python = len(set(pythons)) == 1
     settings: dict[str, object] = {}
-    extras: dict[str, object] = {}
+    backends: list[str] = []
     lines: list[str] = []
     for document, python in zip(documents, pythons, strict=True):
         project = document["project"]
-        lines += [line if one_python else _only_on(line, python) for line in project["dependencies"]]
         optional = project.get("optional-dependencies", {})
-        bound = {
-            extra: wanted if one_python else [_only_on(line, python) for line in wanted]
-            for extra, wanted in optional.items()
-        }
-        _merge(extras, bound)
+        wanted = [*project["dependencies"], *(line for each in optional.values() for line in each)]
+        lines += [line if one_python else _only_on(line, python) for line in wanted]
+        backends += optional
         _merge(settings, document["tool"]["uv"])
     _merge(settings, {"constraint-dependencies": list(kept)} if kept else {})
     if not one_python:
         settings["fork-strategy"] = "fewest"  # Else uv takes for each Python the newest that it can have.
+    # With torch backends, what any member asks for holds in each: what is there beside them would be free of it.
+    lines, backends = list(dict.fromkeys(lines)), list(dict.fromkeys(backends))
+    if len(backends) > 1:
+        settings["conflicts"] = [[{"extra": backend} for backend in backends]]
     project = {
         "name": f"envbuilder-group-{group}",
         "version": "0",
         "requires-python": pythons[0] if one_python else python_hull(pythons),
-        "dependencies": lines,
-        **({"optional-dependencies": extras} if extras else {}),
+        "dependencies": [] if backends else lines,
+        **({"optional-dependencies": dict.fromkeys(backends, lines)} if backends else {}),
     }
     return tomlkit.dumps({"project": project, "tool": {"uv": settings}})
 

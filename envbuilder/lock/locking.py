@@ -393,7 +393,10 @@ class Locker:
             )
             if draft.torch_backends and "conflicting indexes" in problem.message:
                 # Its own [tool.uv.sources] name an index for torch, which nothing overrules.
-                problem = replace(problem, hint=f"{edit_hint(draft.plugin, 'torch')}  # torch: default leaves it alone")
+                problem = replace(
+                    problem,
+                    hint=f"{edit_hint(draft.plugin, 'torch')}  # torch: default leaves it alone, where the profile lists that",
+                )
             raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
 
     def _upgrade_flags(self) -> list[str]:

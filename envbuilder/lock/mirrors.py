@@ -1,6 +1,6 @@
 """Indexes asked elsewhere than at their canonical address, without a trace in the lock.
 
-A lock names indexes (`registry`) and files (`url`). While uv resolves, both lead to the mirror, and are led back after;
+A lock names indexes (`registry`, and `index` where a source names one) and files (`url`). While uv resolves, both lead to the mirror, and are led back after;
 while it installs, only the files do: the index's address is then but the name of a drawer in uv's cache, which thereby
 stays the same with and without a mirror. Hashes stand in the lock, whoever serves the file.
 """
@@ -19,7 +19,7 @@ import tomlkit
 from envbuilder.errors import EnvbuilderError
 from envbuilder.uv import default_index
 
-_ADDRESS = re.compile(r'\b(?P<key>url|registry) = "(?P<address>[^"]*)"')
+_ADDRESS = re.compile(r'\b(?P<key>url|registry|index) = "(?P<address>[^"]*)"')
 _RELATIVE = re.compile(r'\b(?P<key>editable|directory|path) = "(?P<path>\.\.?/[^"]*)"')
 
 

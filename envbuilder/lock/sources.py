@@ -154,6 +154,7 @@ class Sources:
 
     def _path(self, entry: Entry, path: str) -> Member:
         shown = self._workspace.show(self._workspace.root / path / "pyproject.toml")
+        self._refuse_outside(entry, path)
         text = self._project_text(path)
         if text is None and (self._workspace.root / path / "setup.py").is_file():
             declared = metadata.BUILD_TELLS
@@ -163,6 +164,14 @@ class Sources:
             declared = self._built(self._workspace.root / path, shown, offline=self._offline or self._frozen)
         facts = parse_toml(text or "", shown).value
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
+
+    def _refuse_outside(self, entry: Entry, path: str) -> None:
+        root = self._workspace.root.resolve()
+        for place in (self._workspace.root / path, self._workspace.root / path / "pyproject.toml"):
+            if not place.resolve().is_relative_to(root):
+                shown = self._workspace.show(place)
+                message = f"{shown} leads out of the workspace, to {place.resolve()}"
+                raise SourceError(message, where=entry.at("source"), hint=f"ls -ld {shlex.quote(shown)}")
 
     def _project_text(self, path: str) -> str | None:
         """The text of a checkout's ``pyproject.toml``; None where there is none."""

@@ -173,6 +173,28 @@ def test_a_link_that_leaves_the_repository(
     assert message == f"{link} is a symbolic link that leaves the repository, to {target!r}"
 
 
+def test_a_checkout_that_leaves_the_workspace(workshop: Workshop) -> None:
+    """In dev, too: neither a package's folder nor its metadata may be a link out of the workspace; one inside may be."""
+    workshop.package(workshop.root / "elsewhere", name="alpha")
+    workshop.package(workshop.work / "real", name="alpha")
+    folder = workshop.work / "packages" / "alpha"
+    folder.parent.mkdir()
+    workshop.entry("alpha", source={"path": "packages/alpha"})
+    dev = ("--profile", "dev", "--format", "json")
+    folder.symlink_to(workshop.root / "elsewhere")
+    for command in ("lock", "check"):
+        ran = workshop.within(command, *dev)
+        assert "source-not-allowed" in ran.codes
+        assert f"packages/alpha leads out of the workspace, to {workshop.root / 'elsewhere'}" in ran.out
+    folder.unlink()
+    folder.symlink_to("../real")
+    assert workshop.within("lock", *dev).status == 0
+    (workshop.work / "real" / "pyproject.toml").unlink()
+    (workshop.work / "real" / "pyproject.toml").symlink_to(workshop.root / "elsewhere" / "pyproject.toml")
+    ran = workshop.within("build", *dev)
+    assert (ran.status, "source-not-allowed" in ran.codes) == (1, True)
+
+
 def test_a_link_inside_of_the_repository_is_followed(workshop: Workshop) -> None:
     """A folder's other name, and a link between files, are no trick."""
     workshop.release("alpha", "v0.0.1", subdirectory="packages/alpha", version="0.2.0")
