@@ -148,7 +148,7 @@ def _show_table(table: Table) -> None:
     shown = replace(table, rows=tuple(tuple(visible(cell) for cell in row) for row in table.rows))
     widths = _widths(shown, console.width if console.is_terminal else None)
     if widths is None:
-        console.print(_records(shown), end="", soft_wrap=True)
+        console.print(_records(shown, console.width), end="", soft_wrap=True)
         return
     if console.is_terminal:
         console.print(_table(shown, widths))
@@ -246,14 +246,14 @@ def _whole(cells: Sequence[str]) -> list[str]:
     return [word for cell in cells for word in cell.split() if _WHOLE.search(word)] or [""]
 
 
-def _records(table: Table) -> Text:
+def _records(table: Table, width: int) -> Text:
     """A table for narrow terminals: each row by itself, a line for each of its cells that holds something."""
     from rich.text import Text
 
     widest = max(map(len, table.columns))
     shown = Text()
     if table.title:
-        shown.append(f"{table.title}\n", style="italic")
+        shown.append(_broken(Text(f"{table.title}\n", style="italic"), width))
     for row in table.rows:
         shown.append(f"{row[0]}\n", style="bold")
         for column, cell in zip(table.columns[1:], row[1:], strict=True):

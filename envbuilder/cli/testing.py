@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def test(  # noqa: PLR0913 - one for each option
         here.profile.name,
         result={"tests": [_plain(each) for each in tested]},
         problems=tuple(problems),
-        text=(*_logs(settings, tested), _table(here, tested)),
+        text=(*_logs(settings, tested), _table(tested), *_places(here, tested)),
     )
 
 
@@ -191,17 +192,23 @@ def _plain(each: Tested) -> dict[str, object]:
     }
 
 
-def _table(here: Open, tested: Sequence[Tested]) -> Table:
+def _table(tested: Sequence[Tested]) -> Table:
     from envbuilder.render import Table
 
     rows = []
     for each in tested:
         counts = each.counts
         numbers = (counts.passed, counts.failures, counts.errors, counts.skipped) if counts else ("", "", "", "")
-        shown = here.workspace.show(each.log) if each.log.exists() else ""
-        rows.append((each.name, each.state, each.python, *map(str, numbers), f"{each.seconds:.1f} s", shown))
-    columns = ("package", "tests", "python", "passed", "failed", "errors", "skipped", "time", "log")
-    return Table(columns, tuple(rows), numeric=frozenset(columns[3:8]))
+        rows.append((each.name, each.state, each.python, *map(str, numbers), f"{each.seconds:.1f} s"))
+    columns = ("package", "tests", "python", "passed", "failed", "errors", "skipped", "time")
+    return Table(columns, tuple(rows), numeric=frozenset(columns[3:]))
+
+
+def _places(here: Open, tested: Sequence[Tested]) -> list[str]:
+    """Where the logs are, in a line."""
+    shown = [here.workspace.show(each.log) for each in tested if each.log.exists()]
+    folder = os.path.commonpath(shown) if shown else ""
+    return [f"logs: {folder}/<package>/log.txt" if len(shown) > 1 else f"log: {folder}"] if shown else []
 
 
 def _logs(settings: Settings, tested: Sequence[Tested]) -> list[str]:

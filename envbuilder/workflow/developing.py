@@ -253,9 +253,7 @@ class Desk:
         source = found.get("source") if isinstance(found, Mapping) else None
         if not isinstance(source, Mapping) or "path" not in source:
             return UsageError(f"{name} is not in dev", code="not-in-dev", hint="envbuilder dev status")
-        message = (
-            f"{shown} was not written by envbuilder dev on, and is left alone; it takes {name} from {source['path']}"
-        )
+        message = f"it was not written by envbuilder dev on, and is left alone; it takes {name} from {source['path']}"
         return UsageError(message, code="overlay-by-hand", where=shown, hint=f"rm {shown}  # if nobody needs it")
 
     def _restore(self, file: Path, text: str | None, record: Record) -> None:

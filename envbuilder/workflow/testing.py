@@ -8,6 +8,7 @@ installed elsewhere and only looked at after all that is sealed.
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -254,9 +255,11 @@ class Tester:
                 raise UsageError(f"{entry.name} is not locked", code="lock-missing", hint=hint)
         if self._options.python:
             words += ["--python", python_specifier(self._options.python)]
+        root = self._workspace.root
+        # Else the pytest of whatever stands on PATH would run, in an environment without these plugins.
+        words += [] if _has_pytest(root) else ["--with", "pytest"]
         words += ["pytest", folder, *self._words(blank)]
         env = uv_settings(clones) if clones else {}
-        root = self._workspace.root
         ran = uv.run_with(root, words, env, offline=self._options.offline, log=blank.log)
         return self._judged(blank, ran)
 
@@ -332,3 +335,12 @@ def _leave_out_code(tree: Path, built: Built) -> None:
                     shutil.rmtree(copy)
                 elif copy.exists():
                     copy.unlink()
+
+
+def _has_pytest(root: Path) -> bool:
+    """Whether a workspace's own environment has pytest, by its lock, or else by what its project asks for."""
+    lock = root / "uv.lock"
+    if lock.is_file():
+        return '\nname = "pytest"\n' in lock.read_text(encoding="utf-8", errors="replace")
+    text = (root / "pyproject.toml").read_text(encoding="utf-8", errors="replace")
+    return re.search(r"""['"]pytest(?![\w.-])""", text) is not None

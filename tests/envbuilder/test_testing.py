@@ -167,9 +167,13 @@ def test_tests_that_write_into_a_sealed_environment_are_told_of(shop: Workshop) 
 
 
 def test_integration_adds_plugins_to_the_hosts_environment(shop: Workshop, index: Index) -> None:
-    """tests/integration sees the workspace's own environment, and the checkouts in it, editable."""
+    """tests/integration sees the workspace's own environment, and the checkouts in it, editable; pytest comes along."""
     checkout(shop, "alpha")
     assert shop.within("test", "--integration").status == 2
+    shop.write("tests/integration/test_all.py", "import alpha\ndef test_it():\n    assert alpha.ANSWER == 1\n")
+    ran = shop.within("test", "--integration", "alpha", "--python", PYTHON, env={"UV_DEFAULT_INDEX": index.url})
+    assert ran.status == 0, ran.out
+    (shop.work / "uv.lock").unlink()
     project = shop.work / "pyproject.toml"
     project.write_text(
         f'[project]\nname = "host"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["pytest", "support"]\n'
