@@ -251,7 +251,8 @@ def parse(
             problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=hint))
         elif name in entries:
             message = f"name: {document.name!r} stands in {entries[name].where} already"
-            problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=f"git rm {base.file}"))
+            hint = f"diff {entries[name].where.partition(':')[0]} {base.file}  # one of them has to go"
+            problems.append(Problem("config-invalid", message, entry=stem, where=place, hint=hint))
         else:
             entries[name] = _entry(document, name, tree)
             problems.extend(_torch_problems(entries[name], torch_backends))

@@ -338,7 +338,12 @@ def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Pr
     _, words = _parts(done)
     words = list(_without_frames(words))
     text = "\n".join(words[:25]) or f"uv exited with {done.returncode}"
+    text = _FOREIGN.sub("", text)
     return Problem(code, text.removeprefix("error: "), entry=plugin, hint=hint)
+
+
+# What uv advises to set in a project, and no generated one has.
+_FOREIGN = re.compile(r" Consider using `exclude-newer-package` [^.\n]*\.")
 
 
 def _without_frames(lines: list[str]) -> Iterator[str]:

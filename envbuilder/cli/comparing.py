@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -136,6 +137,8 @@ class Sides:
         Raises:
             UsageError: it names nothing, or more than one thing.
         """
+        from envbuilder.config import PROFILES
+
         prefix, colon, rest = word.partition(":")
         if colon and prefix in self._kinds:
             found = self._kinds[prefix](rest)
@@ -153,6 +156,8 @@ class Sides:
             hint = f"envbuilder diff {shlex.quote(next(f'{kind}:{word}' for kind in meanings))}"
             raise UsageError(f"{word!r} may be {said}; write {written}", hint=hint)
         message = f"{word!r} is no profile, no generation of {self._here.profile.name}, no run and no git revision"
+        if near := difflib.get_close_matches(word, PROFILES, n=1):
+            raise UsageError(f"{message}; nearest: {near[0]}", hint=f"envbuilder diff {near[0]}")
         raise UsageError(message, hint=self._listing("run" if "T" in word else "gen" if word.isdigit() else "rev"))
 
     def _listing(self, kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -111,7 +112,10 @@ def _unknown(here: Open, plugin: str, bill: Bill) -> Problem:
 
     names = unknown_licences(bill)
     message = f"what licence {counted(len(names), 'package has', 'packages have')} is unknown: {', '.join(names[:5])}{', …' if names[5:] else ''}"
+    link = here.workspace.own / "envs" / here.profile.name / plugin
     hint = f"envbuilder build --profile {here.profile.name} {plugin}  # metadata is read from the environment"
+    if link.exists():
+        hint = f"head -30 {shlex.quote(here.workspace.show(link))}/lib/python*/site-packages/*.dist-info/METADATA  # they say none"
     return Problem("licence-unknown", message, plugin, hint=hint, severity="warning")
 
 

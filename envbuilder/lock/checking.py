@@ -411,6 +411,8 @@ class Checker:
             current, pin = self._core.get(entry.name), self._pins.entries.get(entry.name)
             if current is None or pin is None or not isinstance(entry.source, GitSource):
                 continue
+            if entry.name in self._pins.edited:
+                continue  # `pin-edited` says it.
             if same_place(pin, entry.source) and not compat.tag_fits(current, pin.version, entry.name):
                 message = f"the core is {entry.name} {current}; environments get {pin.version} ({entry.source})"
                 problems.append(

@@ -391,7 +391,12 @@ class Locker:
             problem = uv.explain(
                 done, draft.plugin.name, "lock-failed", hint=f"{hint}  # after editing {draft.plugin.where}"
             )
-            if draft.torch_backends and "conflicting indexes" in problem.message:
+            if self._request.packages and any(mark in word for word in self._request.packages for mark in "=<>~"):
+                problem = replace(problem, hint=f"{hint}  # with other versions after --upgrade-package, or none")
+            elif "by `exclude-newer`" in problem.message:
+                file = f"profiles/{self._profile.name}/profile.toml"
+                problem = replace(problem, hint=f"${{EDITOR:-vi}} {file}  # exclude-newer")
+            elif draft.torch_backends and "conflicting indexes" in problem.message:
                 # Its own [tool.uv.sources] name an index for torch, which nothing overrules.
                 problem = replace(
                     problem,

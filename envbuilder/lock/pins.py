@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import tomlkit
@@ -28,7 +29,11 @@ def read(path: Path, shown: str) -> Pins:
     """
     if not path.exists():
         return Pins()
-    tree = read_toml(path, shown, largest=_LARGEST).value
+    hint = f"git checkout -- {shown}  # or remove it and run: envbuilder lock"
+    try:
+        tree = read_toml(path, shown, largest=_LARGEST).value
+    except ConfigError as error:
+        raise ConfigError(replace(problem, hint=hint) for problem in error.problems) from error
     try:
         _ours(tree.get("version"))
         entries = {name: _pin(table) for name, table in tree.get("entries", {}).items()}
@@ -48,7 +53,6 @@ def read(path: Path, shown: str) -> Pins:
         edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"not a pins file that this envbuilder wrote: {error!r}"
-        hint = f"git checkout -- {shown}  # or remove it and run: envbuilder lock"
         raise ConfigError([Problem("config-invalid", message, where=shown, hint=hint)]) from error
     return Pins(entries, locks, frozenset(edited), releases, groups)
 

@@ -100,6 +100,18 @@ def test_what_another_plugin_has_is_told(shop: Workshop) -> None:
     ran = shop.within("why", "beta", "one")
     assert "one is not in prod's lock of beta; it is in that of alpha" in ran.err
     assert "hint: envbuilder why --profile prod alpha one" in ran.err
+    # A version that is not there is no fault of the registry's.
+    ran = shop.within("lock", "beta", "--upgrade-package", "two==9")
+    assert (
+        "hint: envbuilder lock --profile prod beta  # with other versions after --upgrade-package, or none" in ran.err
+    )
+    assert "hint: envbuilder diff prod" in shop.within("diff", "prod", "prd").err
+    # Pins that are none are brought back, not mended by hand.
+    pins = shop.work / "profiles" / "prod" / "pins.toml"
+    text = pins.read_text()
+    pins.write_text("<<<<<<< HEAD\n")
+    assert "hint: git checkout -- profiles/prod/pins.toml" in shop.within("check").err
+    pins.write_text(text)
     # A lock that is none is named by its path in the workspace, with what puts it right.
     shop.write("profiles/prod/beta/uv.lock", "package = [")
     ran = shop.within("diff", "prod", "dev")
