@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from base_interpreter import Base
 from local_index import Index, make_sdist, make_wheel, repack
 from pipeline_bench import ECHO, EXACT, REPORT, ROWS
 from workshop import BACKEND, PYTHON, READS, Workshop
@@ -175,11 +176,13 @@ class Stand:
             backend=READS,
         )
 
-    def copy(self, root: Path) -> Copy:
-        """A copy for one page."""
+    def copy(self, root: Path, *, base: bool = False) -> Copy:
+        """A copy for one page; with a base interpreter that has torch, where a page needs one."""
         for name in ("work", "remotes"):
             shutil.copytree(self.workshop.root / name, root / name, symlinks=True)
         (root / "bare").mkdir()
+        if base:
+            Base(root / "base").install(make_wheel(root / "supplied", "torch", "2.9.1", files=_torch("2.9.1+cluster")))
         return Copy(root, self.index)
 
 
@@ -196,7 +199,7 @@ class Copy:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The variables of its shell; `WORK` is the demo's workspace, `REMOTES` where git.example.org's repositories are."""
+        """The variables of its shell; `WORK` is the demo's workspace, `BASE` a base interpreter."""
         programs = self.root / "bin"
         programs.mkdir(exist_ok=True)
         program = programs / "envbuilder"
@@ -216,8 +219,7 @@ class Copy:
                 "GIT_CONFIG_SYSTEM": os.devnull,
                 "UV_CACHE_DIR": str(cache_folder()),
                 "WORK": str(self.root / "work"),
-                "REMOTES": str(self.root / "remotes"),
-                "INDEX": self.index.url,
+                "BASE": str(self.root / "base"),
                 "COLUMNS": "100",
             }
         )
