@@ -21,7 +21,7 @@ def bundle() -> None:
     """Take builds to machines without a network."""
 
 
-@bundle.command()
+@bundle.command(short_help="Pack what builds need into one file.")
 @_file_argument
 @plugins_argument
 @common
@@ -54,7 +54,7 @@ def create(settings: Settings, file: Path, plugins: tuple[str, ...]) -> Outcome:
     return Outcome("bundle create", here.profile.name, result=result, text=(text, f"sha256 {created.sha256}"))
 
 
-@bundle.command()
+@bundle.command(short_help="Make what such a file holds available here.")
 @_file_argument
 @common
 def restore(settings: Settings, file: Path) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -145,7 +146,7 @@ class Overview(click.Group):
             command.short_help = self.commands[cmd_name].short_help
             if isinstance(command, click.Group):
                 command.params += _options_before()
-            _show_examples(command, cmd_name)
+            _dress(command, cmd_name)
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 
@@ -173,17 +174,32 @@ class Overview(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
+_COMMON = {"--profile", "--workspace", "--format", "--quiet", "--verbose", "--help"}
+
 # Longer examples do not push the others' remarks to the right.
 _ALIGNED = 45
 
 
-def _show_examples(command: click.Command, name: str) -> None:
+def _dress(command: click.Command, name: str) -> None:
+    """Give a command's help its sections and examples; a group's commands, too."""
     from envbuilder.cli.examples import EXAMPLES
 
     if isinstance(command, click.Group):
         for inner, child in command.commands.items():
-            _show_examples(child, f"{name} {inner}")
+            _dress(child, f"{name} {inner}")
+    else:
+        command.format_options = partial(_in_sections, command)  # type: ignore[method-assign]  # for every command's class
     if lines := EXAMPLES.get(name):
         widest = max((len(line) for line, _ in lines if len(line) <= _ALIGNED), default=0)
         shown = "\n".join(f"  {line:{widest}}  {'# ' + words if words else ''}".rstrip() for line, words in lines)
         command.epilog = f"\b\nExamples:\n{shown}"
+
+
+def _in_sections(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write a command's own options, then those that every command has."""
+    options = [param for param in command.get_params(ctx) if isinstance(param, click.Option)]
+    for title, is_common in (("Options", False), ("Options of every command", True)):
+        chosen = (option for option in options if bool(_COMMON.intersection(option.opts)) is is_common)
+        if records := [record for option in chosen if (record := option.get_help_record(ctx))]:
+            with formatter.section(title):
+                formatter.write_dl(records)

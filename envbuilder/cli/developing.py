@@ -22,7 +22,7 @@ def dev() -> None:
     """Work on plugins: as checkouts in packages/, editable in the dev profile. Prod's locks stay as they are."""
 
 
-@dev.command("on")
+@dev.command("on", short_help="Turn a plugin into a checkout, editable in dev.")
 @plugin_argument
 @click.option("--path", type=click.Path(path_type=Path), metavar="DIR", help="Where the checkout is, or is to be.")
 @click.option("--branch", is_flag=True, help="Clone the tip of the default branch, not what prod pins.")
@@ -66,7 +66,7 @@ def _place(row: Row) -> str:
     return f"on {standing.branch}" if standing.branch else f"at {standing.commit[:12]}"
 
 
-@dev.command("off")
+@dev.command("off", short_help="Put the overlay back, and remove the clone.")
 @plugin_argument
 @offline_option
 @common
@@ -100,7 +100,7 @@ def dev_off(settings: Settings, plugin: str, offline: bool) -> Outcome:
     )
 
 
-@dev.command("status")
+@dev.command("status", short_help="Show where the checkouts are.")
 @plugins_argument
 @click.option("--fetch", is_flag=True, help="Ask the remotes of clones first.")
 @common

@@ -166,7 +166,7 @@ def runs() -> None:
     """Look at runs that were made."""
 
 
-@runs.command("list")
+@runs.command("list", short_help="List runs, the oldest first.")
 @common
 def runs_list(settings: Settings) -> Outcome:
     """List runs, the oldest first; with --profile those of one profile."""
@@ -200,7 +200,7 @@ def runs_list(settings: Settings) -> Outcome:
     )
 
 
-@runs.command("show")
+@runs.command("show", short_help="Show a run, or write its answers as tables.")
 @click.argument("run_id", required=False, metavar="[RUN]", shell_complete=words.runs)
 @click.option(
     "--export",
@@ -229,7 +229,7 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None, follow
     return _shown("runs show", settings.profile, show_run(state, run_id))
 
 
-@runs.command("diff")
+@runs.command("diff", short_help="Show why two runs differ.")
 @click.argument("old", shell_complete=words.runs)
 @click.argument("new", default="latest", shell_complete=words.runs)
 @common

@@ -88,6 +88,10 @@ def test_every_command_shows_examples(name: str, command: click.Command) -> None
     assert name in EXAMPLES
     shown = command.get_help(click.Context(command, info_name=f"envbuilder {name}"))
     assert "Examples:" in shown
+    if not isinstance(command, click.Group):
+        own, _, common = shown.partition("Options of every command:")
+        assert "--profile" not in own.partition("Options:")[2]
+        assert all(option in common for option in ("--profile", "-C", "--format", "-q", "-v", "--help"))
     for line, words in EXAMPLES[name]:
         assert f"envbuilder {name}" in line
         assert line in shown
