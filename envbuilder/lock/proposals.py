@@ -146,7 +146,7 @@ def _points(workspace: Workspace, checker: Checker, entry: Entry, commit: str | 
             yield from points(workspace.root / path)
         case GitSource(url=url, subdirectory=subdirectory) if commit:
             with tempfile.TemporaryDirectory(prefix="envbuilder-code-") as folder, suppress(EnvbuilderError):
-                checker.sources.repository(url).checkout(commit, Path(folder) / "code")
+                checker.sources.checkout(checker.sources.repository(url), commit, Path(folder) / "code")
                 yield from points(Path(folder) / "code" / subdirectory)
 
 

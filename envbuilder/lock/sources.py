@@ -220,6 +220,11 @@ class Sources:
             clones |= {each.repository.url: each.repository for each in self.submodules(pin)}
         return uv_settings(clones.values())
 
+    def checkout(self, repository: Repository, commit: str, folder: Path) -> None:
+        """A work tree at a commit that was brought, with its tags and submodules."""
+        beneath = self._submodules.of(repository.url, commit)
+        repository.checkout(commit, folder, uv_settings(each.repository for each in beneath) if beneath else None)
+
     def submodules(self, pin: Pin) -> tuple[Submodule, ...]:
         """The submodules of what was brought."""
         return self._submodules.of(pin.url, pin.commit)
@@ -322,8 +327,7 @@ class Sources:
     def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
             tree = Path(folder) / "source"
-            beneath = self._submodules.of(repository.url, commit)
-            repository.checkout(commit, tree, uv_settings(each.repository for each in beneath) if beneath else None)
+            self.checkout(repository, commit, tree)
             where = f"{source.url} {source.ref}"
             return self._built(tree / source.subdirectory, where, offline=self._offline)
 

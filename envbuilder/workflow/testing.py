@@ -23,10 +23,9 @@ from envbuilder.build import Built, worker_environment
 from envbuilder.config import python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import EnvbuilderError, Problem, ToolError, UsageError
-from envbuilder.git import Repository, uv_settings
 from envbuilder.lock.locking import read_pins
-from envbuilder.lock.sources import index_settings
-from envbuilder.models import Entry, PathSource, PluginOutcome, Profile, PypiSource, Workspace
+from envbuilder.lock.sources import Sources, index_settings
+from envbuilder.models import Entry, PathSource, Pin, PluginOutcome, Profile, PypiSource, Workspace
 from envbuilder.store import verify
 from envbuilder.store.files import locked
 from envbuilder.store.records import site_packages
@@ -101,6 +100,8 @@ class Tester:
         self._built = built
         self._store = store
         self._folder = workspace.own / "tests" / profile.name
+        self._pins = read_pins(workspace, profile)
+        self._sources = Sources(workspace, profile, self._pins, offline=options.offline, frozen=True)
 
     def test(self, entries: Sequence[Entry], report: Callable[[PluginOutcome], None], *, jobs: int) -> list[Tested]:
         """Test packages, several at a time; `report` is called as each one starts and ends."""
@@ -202,13 +203,12 @@ class Tester:
 
     def _tree(self, entry: Entry, folder: Path) -> Path:
         """The package's files at its pinned commit."""
-        pin = read_pins(self._workspace, self._profile).entries[entry.name]
-        repository = Repository(pin.url, self._workspace.shared / "git", self._workspace.git_mirrors)
-        if not repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=self._options.offline):
+        pin = self._pins.entries[entry.name]
+        if not self._sources.bring(pin, offline=self._options.offline):
             message = f"{pin.url} has no commit {pin.commit[:12]} any more"
             raise ToolError(message, code="tag-missing", hint=f"envbuilder check --profile {self._profile.name}")
         shutil.rmtree(folder, ignore_errors=True)
-        repository.checkout(pin.commit, folder)
+        self._sources.checkout(self._sources.repository(pin.url), pin.commit, folder)
         return folder / pin.subdirectory
 
     def _support(self, entry: Entry, built: Built, tree: Path, blank: Tested) -> Path:
@@ -236,9 +236,9 @@ class Tester:
 
     def _together(self, entries: Sequence[Entry], folder: Path) -> Tested:
         blank = self._blank("integration")
-        pins = read_pins(self._workspace, self._profile).entries
+        pins = self._pins.entries
         words: list[str | Path] = []
-        clones = []
+        named: list[Pin] = []
         for entry in entries:
             extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
             if isinstance(entry.source, PathSource):
@@ -248,8 +248,8 @@ class Tester:
             elif pin := pins.get(entry.name):
                 place = f"#subdirectory={pin.subdirectory}" if pin.subdirectory else ""
                 words += ["--with", f"{entry.name}{extras} @ git+{pin.url}@{pin.commit}{place}"]
-                clones.append(Repository(pin.url, self._workspace.shared / "git", self._workspace.git_mirrors))
-                clones[-1].ensure(pin.ref_kind, pin.ref, pin.commit, offline=self._options.offline)
+                self._sources.bring(pin, offline=self._options.offline)
+                named.append(pin)
             else:
                 hint = f"envbuilder lock --profile {self._profile.name} {entry.name}"
                 raise UsageError(f"{entry.name} is not locked", code="lock-missing", hint=hint)
@@ -259,7 +259,7 @@ class Tester:
         # Else the pytest of whatever stands on PATH would run, in an environment without these plugins.
         words += [] if _has_pytest(root) else ["--with", "pytest"]
         words += ["pytest", folder, *self._words(blank)]
-        env = uv_settings(clones) if clones else {}
+        env = self._sources.git_settings(named) if named else {}
         ran = uv.run_with(root, words, env, offline=self._options.offline, log=blank.log)
         return self._judged(blank, ran)
 
