@@ -48,12 +48,13 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Table:
-    """Rows for people; `numeric` names the columns that align right."""
+    """Rows for people; `numeric` names the columns that align right, `spare` those that narrow terminals do without."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[str] = frozenset()
     title: str = ""
+    spare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,26 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
         show_problems(outcome.problems)
 
 
+def _fitted(table: Table, width: int) -> tuple[Table, list[int] | None]:
+    """A table with what it can be read with at a width, whole rows before broken cells; None where it cannot be."""
+    slims = [table]
+    for column in table.spare:
+        slims.append(_without(slims[-1], column))
+    for slim in slims:
+        widths = _widths(slim, None)
+        if widths is not None and sum(widths) + _GAP * len(widths) - 1 <= width:
+            return slim, widths
+    return next(((slim, widths) for slim in slims if (widths := _widths(slim, width))), (table, None))
+
+
+def _without(table: Table, column: str) -> Table:
+    if column not in table.columns:
+        return table
+    place = table.columns.index(column)
+    rows = tuple((*row[:place], *row[place + 1 :]) for row in table.rows)
+    return replace(table, columns=(*table.columns[:place], *table.columns[place + 1 :]), rows=rows)
+
+
 def _show_findings(findings: Findings) -> None:
     from rich.text import Text
 
@@ -146,7 +167,7 @@ def _show_findings(findings: Findings) -> None:
 def _show_table(table: Table) -> None:
     console = _console(stderr=False)
     shown = replace(table, rows=tuple(tuple(visible(cell) for cell in row) for row in table.rows))
-    widths = _widths(shown, console.width if console.is_terminal else None)
+    shown, widths = _fitted(shown, console.width) if console.is_terminal else (shown, _widths(shown, None))
     if widths is None:
         console.print(_records(shown, console.width), end="", soft_wrap=True)
         return

@@ -202,7 +202,8 @@ def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> O
             }
         )
     columns = ("plugin", "stage", "source", "version", "python", "torch", "environment")
-    shown = [number for number, column in enumerate(columns) if column != "torch" or any(row[number] for row in rows)]
+    kept = {"plugin", "stage", "source", "environment"}
+    shown = [number for number, column in enumerate(columns) if column in kept or any(row[number] for row in rows)]
     table = Table(
         tuple(columns[number] for number in shown), tuple(tuple(row[number] for number in shown) for row in rows)
     )

@@ -408,6 +408,7 @@ def _table(table: RunTable) -> Table:
     from envbuilder.render import Table
 
     wordy = {
+        "run",
         "name",
         "profile",
         "started (UTC)",
@@ -427,4 +428,5 @@ def _table(table: RunTable) -> Table:
         "note",
     }
     numeric = frozenset(column for column in table.columns if column not in wordy)
-    return Table(table.columns, table.rows, numeric, table.title)
+    # The id of a run says when it was, and of what; a digest is for programs.
+    return Table(table.columns, table.rows, numeric, table.title, ("started (UTC)", "name", "identity"))

@@ -78,6 +78,22 @@ def test_no_address_is_broken_at_any_width(columns: int, monkeypatch: pytest.Mon
     assert all(len(line) <= columns for line in shown.splitlines())
 
 
+def test_narrow_terminals_do_without_what_can_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One column after the other, as far as that makes it a table; where it does not, all of them are told."""
+    rows = (("20261123T085030Z-demo-012327", "2026-11-23 08:50:30", "ok", "abc"),)
+    table = Table(("run", "started", "status", "name"), rows, spare=("started", "name"))
+    for name, value in {"TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    shown = {}
+    for columns in (70, 58, 47, 30):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown[columns] = printed(table, Terminal()).split()
+    assert shown[70][:4] == ["run", "started", "status", "name"]
+    assert shown[58][:3] == ["run", "status", "name"]
+    assert shown[47][:3] == ["run", "status", "name"]
+    assert "started" in shown[30]
+
+
 def test_tables_in_a_pipe_are_a_line_a_row_without_padding() -> None:
     """However long the row is: `grep` and `awk` see it whole."""
     rows = (("tiny", "word " * 100, "x"), ("b", "", ""))
