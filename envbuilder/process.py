@@ -62,6 +62,10 @@ _live_guard = threading.RLock()
 _stopping = threading.Event()
 
 
+class OverdueError(ToolError):
+    """A program that did not end in time."""
+
+
 @dataclass(frozen=True)
 class Completed:
     """How a program ended; `returncode` is negative for a signal, as in `subprocess`.
@@ -146,7 +150,7 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
         feed: what it reads from its standard input, which is empty otherwise.
 
     Raises:
-        ToolError: the program cannot be started, or did not end in time.
+        ToolError: the program cannot be started, or, as an `OverdueError`, did not end in time.
         Interrupted: `stop_all` was called meanwhile.
     """
     words = tuple(str(word) for word in argv)
@@ -164,7 +168,7 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
         stdout, stderr = _heard_out(process, feed, timeout_s)
         ended = True
     except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{words[0]} did not end within {timeout_s:g} s") from error
+        raise OverdueError(f"{words[0]} did not end within {timeout_s:g} s") from error
     finally:
         with _live_guard:
             _live.discard(process)

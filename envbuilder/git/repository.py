@@ -17,10 +17,12 @@ from pathlib import Path
 from envbuilder import process
 from envbuilder.errors import EnvbuilderError, ToolError
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
-from envbuilder.git.running import PACKED, git
+from envbuilder.git.running import PACKED, TIMEOUT_S, git
 from envbuilder.places import ELSEWHERE, STATE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# A listing is short; who has not given it by then is not there, in seconds.
+LISTING_S = 60.0
 # What a remote's tags are, beside the clone's own.
 _LISTED_TAGS = "+refs/tags/*:refs/listed/tags/*"
 
@@ -100,7 +102,10 @@ class Repository:
         """
         if Path(self.remote).is_file():
             return self._bundle_refs()
-        done = git("ls-remote", "--heads", "--tags", "--", self.remote)
+        try:
+            done = git("ls-remote", "--heads", "--tags", "--", self.remote, timeout_s=LISTING_S)
+        except process.OverdueError:
+            raise self._no_answer(f"no answer within {LISTING_S:g} s") from None
         if not done.ok:
             raise self._unreachable(done)
         return _listed(done.stdout)
@@ -374,21 +379,30 @@ class Repository:
 
     def _fetch(self, *specs: str, prune: bool = False) -> process.Completed:
         flags = ["--quiet", "--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
-        done = self._in_clone("fetch", *flags, "--", self.remote, *specs)
+        done = self._from_remote("fetch", *flags, "--", self.remote, *specs)
         if not done.ok and ".lock': File exists" in done.stderr:
             # Left by a git that was killed; whoever calls holds the clone, so nobody is at it.
             for stale in self.path.rglob("*.lock"):
                 stale.unlink(missing_ok=True)
-            done = self._in_clone("fetch", *flags, "--", self.remote, *specs)
+            done = self._from_remote("fetch", *flags, "--", self.remote, *specs)
         return done
+
+    def _from_remote(self, *arguments: str) -> process.Completed:
+        try:
+            return self._in_clone(*arguments)
+        except process.OverdueError:
+            raise self._no_answer(f"it did not end within {TIMEOUT_S:g} s") from None
 
     def _in_clone(self, *arguments: str, feed: str | None = None) -> process.Completed:
         return git("--git-dir", str(self.path), *arguments, feed=feed)
 
     def _unreachable(self, done: process.Completed) -> RemoteError:
+        return self._no_answer(_last_line(done))
+
+    def _no_answer(self, reason: str) -> RemoteError:
         via = "" if self.remote == self.url else f" (through the mirror {self.remote})"
         return RemoteError(
-            f"cannot reach {self.url}{via}: {_last_line(done)}",
+            f"cannot reach {self.url}{via}: {reason}",
             where=self.url,
             hint=f"git ls-remote {shlex.quote(self.remote)}",
         )

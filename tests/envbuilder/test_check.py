@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from workshop import PYTHON, Ran, Workshop
+
+from envbuilder.git import repository
 
 
 def problems(ran: Ran) -> list[dict[str, str]]:
@@ -366,6 +369,20 @@ def test_remote_unreachable(workshop: Workshop) -> None:
         ("beta", "version-mismatch"),
     ]
     assert check(workshop, "--offline") == [("alpha", "version-mismatch"), ("beta", "version-mismatch")]
+
+
+def test_remote_that_says_nothing(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the call and never answers is unreachable after a while, and keeps no other from its verdict."""
+    workshop.plugin("alpha")
+    workshop.plugin("beta", version="0.1.1")
+    lock(workshop)
+    monkeypatch.setattr(repository, "LISTING_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mirror = f'"https://git.example.org/alpha" = "git://127.0.0.1:{silent.getsockname()[1]}/alpha"\n'
+        workshop.settings(core={}, extra=mirror)
+        ran = workshop.within("check", "--format", "json")
+    assert ran.codes == ["remote-unreachable", "version-mismatch"]
+    assert "no answer within 0.5 s" in ran.out
 
 
 def test_everything_is_told_at_once(workshop: Workshop) -> None:
