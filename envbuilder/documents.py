@@ -90,6 +90,7 @@ class Document(BaseModel):
     """The base of every schema: frozen, keys in kebab-case, unknown keys refused."""
 
     model_config = ConfigDict(
+        defer_build=True,  # Most commands read only some of the kinds of files.
         frozen=True,
         extra="forbid",
         alias_generator=lambda name: name.replace("_", "-"),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from envbuilder.errors import Problem
 from pipeline.errors import EnvironmentsError
@@ -82,7 +82,9 @@ class Environment:
             raise ValueError(f"{self.plugin}: needs either an entry or a command")
 
 
-_ENVIRONMENTS = TypeAdapter(tuple[Environment, ...])
+# Its checks are made when it is first used: most commands never do.
+LATER = ConfigDict(defer_build=True)
+_ENVIRONMENTS = TypeAdapter(tuple[Environment, ...], config=LATER)
 
 
 def environments_to_json(environments: Iterable[Environment]) -> dict[str, object]:

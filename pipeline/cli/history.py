@@ -21,16 +21,16 @@ from pipeline.layout import (
     read_json,
     run_ids,
 )
-from pipeline.models import Evaluation, RunOutcome, TaskResult
+from pipeline.models import LATER, Evaluation, RunOutcome, TaskResult
 from pipeline.render import outcome_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_RESULTS = TypeAdapter(tuple[TaskResult, ...])
-_EVALUATIONS = TypeAdapter(tuple[Evaluation, ...])
-_PROBLEMS = TypeAdapter(tuple[Problem, ...])
+_RESULTS = TypeAdapter(tuple[TaskResult, ...], config=LATER)
+_EVALUATIONS = TypeAdapter(tuple[Evaluation, ...], config=LATER)
+_PROBLEMS = TypeAdapter(tuple[Problem, ...], config=LATER)
 _LIST = "envbuilder runs list"
 
 
