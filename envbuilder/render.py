@@ -155,9 +155,10 @@ def _show_findings(findings: Findings) -> None:
     widest = max((len(what) for _, what, _, _ in findings.rows), default=0)
     widest = min(widest, console.width // 4)
     for state, what, found, remedy in findings.rows:
-        line = Text(f"{state:4}  ", style={"ok": "green", "warn": "bold yellow"}.get(state, "bold red"))
+        line = Text()
+        line.append(f"{state:4}  ", style={"ok": "green", "warn": "bold yellow"}.get(state, "bold red"))
         line.append(f"{what:{widest}}", style="bold")
-        line.append(f"  {visible(found)}", style="not bold default")
+        line.append(f"  {visible(found)}")
         place = min(8 + max(widest, len(what)), console.width // 2)
         console.print(_broken(line, console.width, place) if console.is_terminal else line, soft_wrap=True)
         if state != "ok" and remedy:

@@ -61,7 +61,7 @@ Git ignores it. What is in it can be made anew, but for `runs/`.
 | variable | meaning |
 |---|---|
 | `RUN_MODE` | the profile, `dev` or `prod`, where `--profile` does not name it |
-| `ENVBUILDER_HOME` | where the state is; workspaces may share it, and then have their own runs and generations in `workspaces/` |
+| `ENVBUILDER_HOME` | where the state is, as an absolute path; workspaces may share it, and then have their own runs and generations in `workspaces/` |
 | `ENVBUILDER_NVML` | a JSON file in place of the NVIDIA driver; `null` in it for a machine without one |
 | `NO_COLOR` | no colour and no other style |
 | `UV_OFFLINE` | as `--offline` |
@@ -82,7 +82,7 @@ def commands_page() -> str:
         "",
         "`envbuilder COMMAND --help` says the same on a terminal. Where plugins are selected, none named means all.",
         "",
-        *_options([option for option in _command("status").params if option.name in COMMON], "Every command takes"),
+        *_options([option for option in _command("status").params if option.name in COMMON], "Every command takes, before its name or after it"),
         "Exit status: 0 all is as it should be; 1 something checked, built or run is not; 2 the request itself cannot be",
         "served; 130 interrupted. Results go to stdout, progress and problems to stderr. `--format json` prints one object:",
         "`schema`, `ok`, `profile`, `result`, `problems`; each problem has `code`, `severity`, `entry`, `where`, `message`,",
