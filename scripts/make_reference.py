@@ -82,7 +82,10 @@ def commands_page() -> str:
         "",
         "`envbuilder COMMAND --help` says the same on a terminal. Where plugins are selected, none named means all.",
         "",
-        *_options([option for option in _command("status").params if option.name in COMMON], "Every command takes, before its name or after it"),
+        *_options(
+            [option for option in _command("status").params if option.name in COMMON],
+            "Every command takes, before its name or after it",
+        ),
         "Exit status: 0 all is as it should be; 1 something checked, built or run is not; 2 the request itself cannot be",
         "served; 130 interrupted. Results go to stdout, progress and problems to stderr. `--format json` prints one object:",
         "`schema`, `ok`, `profile`, `result`, `problems`; each problem has `code`, `severity`, `entry`, `where`, `message`,",

@@ -23,7 +23,8 @@ from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
-from envbuilder.lock.sources import Sources, nearest, project_file, refused_here, same_place
+from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
+from envbuilder.lock.surroundings import project_file
 from envbuilder.models import (
     Entry,
     GitSource,

@@ -18,7 +18,8 @@ from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem, UsageError
 from envbuilder.git import Repository, Resolved, preload
 from envbuilder.lock.project import edit_hint
-from envbuilder.lock.sources import Sources, project_file
+from envbuilder.lock.sources import Sources
+from envbuilder.lock.surroundings import project_file
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Profile, PypiSource
 
 Refs = Mapping[str, Resolved]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -387,22 +388,26 @@ class Locker:
         env = self.sources.git_settings(draft.pins.values())
         done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
         if not done.ok:
-            hint = f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}"
-            problem = uv.explain(
-                done, draft.plugin.name, "lock-failed", hint=f"{hint}  # after editing {draft.plugin.where}"
-            )
-            if self._request.packages and any(mark in word for word in self._request.packages for mark in "=<>~"):
-                problem = replace(problem, hint=f"{hint}  # with other versions after --upgrade-package, or none")
-            elif "by `exclude-newer`" in problem.message:
-                file = f"profiles/{self._profile.name}/profile.toml"
-                problem = replace(problem, hint=f"${{EDITOR:-vi}} {file}  # exclude-newer")
-            elif draft.torch_backends and "conflicting indexes" in problem.message:
-                # Its own [tool.uv.sources] name an index for torch, which nothing overrules.
-                problem = replace(
-                    problem,
-                    hint=f"{edit_hint(draft.plugin, 'torch')}  # torch: default leaves it alone, where the profile lists that",
-                )
-            raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=problem.hint)
+            problem = uv.explain(done, draft.plugin.name, "lock-failed", hint="")
+            hint = self._way_out(draft, problem.message)
+            raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=hint)
+
+    def _way_out(self, draft: Draft, message: str) -> str:
+        """What may be done about uv's finding no lock."""
+        plugin = draft.plugin
+        again = f"envbuilder lock --profile {self._profile.name} {plugin.name}"
+        message = " ".join(word for word in message.split() if word not in {"│", "|"})  # uv breaks long lines.
+        if any(mark in word for word in self._request.packages for mark in "=<>~"):
+            return f"{again}  # with other versions after --upgrade-package, or none"
+        if "by `exclude-newer`" in message:
+            return f"${{EDITOR:-vi}} profiles/{self._profile.name}/profile.toml  # exclude-newer"
+        if draft.torch_backends and "conflicting indexes" in message:
+            # Its own [tool.uv.sources] name an index for torch, which nothing overrules.
+            return f"{edit_hint(plugin, 'torch')}  # torch: default leaves it alone, where the profile lists that"
+        if "has no subdirectory" in message and (named := re.search(r"build `(\S+) @ git", message)):
+            name = named[1]
+            return f"envbuilder add {name} --library --git URL --tag TAG  # no folder of that repository has {name}"
+        return f"{again}  # after editing {plugin.where}"
 
     def _upgrade_flags(self) -> list[str]:
         names = [word for package in self._request.packages for word in ("--upgrade-package", package)]

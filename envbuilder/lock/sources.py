@@ -22,7 +22,7 @@ from envbuilder.lock.backends import declared_in
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
-from envbuilder.lock.submodules import Submodule, Submodules
+from envbuilder.lock.surroundings import Submodule, Submodules, project_file, refuse_missing_workspace
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
 
 
@@ -196,6 +196,7 @@ class Sources:
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
         self._submodules.prove(repository, found.commit, source)
+        refuse_missing_workspace(repository, found.commit, source)
         declared = self.declared(found.commit, source)
         return Pin(
             url=source.url,
@@ -382,11 +383,6 @@ def refused_here(source: Source, profile: Profile, workspace: Workspace) -> str 
     if place.is_relative_to(workspace.root.resolve()):
         return None
     return f"{source.url} is out of the workspace; {profile.name} allows addresses that hold on other machines, too"
-
-
-def project_file(subdirectory: str) -> str:
-    """Where a package's ``pyproject.toml`` is in its repository."""
-    return f"{subdirectory}/pyproject.toml" if subdirectory else "pyproject.toml"
 
 
 def same_place(pin: Pin, source: GitSource) -> bool:

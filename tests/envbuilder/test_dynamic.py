@@ -123,3 +123,29 @@ def test_a_submodule_that_is_gone_is_told(workshop: Workshop, url: str) -> None:
         assert "metadata-unreadable" in ran.codes
         assert "submodule src/alpha/helper" in ran.out
     assert not (workshop.work / "ran").exists()
+
+
+def test_a_workspace_that_is_not_there_is_told(workshop: Workshop) -> None:
+    """A package that takes a dependency from a uv workspace which its repository lacks cannot be read; one that has it can."""
+    head = '[project]\nname = "alpha"\nversion = "0.1.0"\nrequires-python = ">=3.8"\ndependencies = ["helper"]\n'
+    taken = "[tool.uv.sources]\nhelper = {workspace = true}\n"
+    workshop.release("alpha", "v0.1.0", pyproject=TINY + head + taken)
+    workshop.entry("alpha")
+    for command in ("check", "lock"):
+        ran = workshop.within(command, "--format", "json")
+        assert "metadata-unreadable" in ran.codes
+        assert "it takes helper from a uv workspace, and no pyproject.toml around it is one" in ran.out
+    workshop.package(workshop.remotes / "alpha.git" / "helper", name="helper")
+    place = workshop.remotes / "alpha.git" / "packages" / "alpha"
+    workshop.package(place, name="alpha", pyproject=TINY + head + taken)
+    commit(workshop, "alpha", "v0.1.1", {"pyproject.toml": '[tool.uv.workspace]\nmembers = ["packages/*", "helper"]\n'})
+    source = {"git": "https://git.example.org/alpha.git", "tag": "v0.1.1", "subdirectory": "packages/alpha"}
+    workshop.entry("alpha", source=source)
+    ran = workshop.within("lock")
+    assert ran.status == 0, ran.err
+    # A folder beside its own is another matter: an entry for what is there makes it whole.
+    beside = head.replace("alpha", "beta") + '[tool.uv.sources]\nhelper = {path = "../helper"}\n'
+    workshop.release("beta", "v0.1.0", pyproject=TINY + beside)
+    workshop.entry("beta")
+    ran = workshop.within("lock", "beta")
+    assert "hint: envbuilder add helper --library --git URL --tag TAG" in ran.err

@@ -1,12 +1,16 @@
-"""What a commit takes from elsewhere: its submodules, each in a clone of its own, and links that lead out of it."""
+"""What a commit takes from elsewhere: submodules, each in a clone of its own; links that lead out of it; a workspace."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+from envbuilder.documents import parse_toml, subtree
+from envbuilder.errors import EnvbuilderError
 from envbuilder.git import RemoteError, Repository
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.models import GitSource
@@ -111,3 +115,36 @@ def _address(base: str, address: str) -> str | None:
                 place = f"{place}/{step}"
         return place
     return address if re.match(r"(https?|ssh|git)://[^-]|[\w.-]+@[\w.-]+:[^:]", address) else None
+
+
+def project_file(subdirectory: str) -> str:
+    """Where a package's ``pyproject.toml`` is in its repository."""
+    return f"{subdirectory}/pyproject.toml" if subdirectory else "pyproject.toml"
+
+
+def refuse_missing_workspace(repository: Repository, commit: str, source: GitSource) -> None:
+    """Refuse a package that takes a dependency from a uv workspace which its repository does not have.
+
+    Raises:
+        MetadataError: it does; uv cannot read its metadata.
+    """
+    file = PurePosixPath(project_file(source.subdirectory))
+    wanted = [
+        name
+        for name, places in _table(repository, commit, file, "sources").items()
+        for place in (places if isinstance(places, list) else [places])
+        if isinstance(place, Mapping) and place.get("workspace")
+    ]
+    around = (folder / "pyproject.toml" for folder in file.parents)
+    if wanted and not any(_table(repository, commit, place, "workspace") for place in around):
+        message = f"it takes {', '.join(wanted)} from a uv workspace, and no pyproject.toml around it is one"
+        raise MetadataError(message, where=f"{source.url} {source.ref}:{file}")
+
+
+def _table(repository: Repository, commit: str, file: PurePosixPath, name: str) -> Mapping[str, object]:
+    """A table of uv's settings; empty where there is none, or the file cannot be read, which is told elsewhere."""
+    with contextlib.suppress(EnvbuilderError):
+        text = repository.read(commit, str(file)) or ""
+        found = subtree(parse_toml(text, str(file)), ("tool", "uv", name)).value
+        return found if isinstance(found, Mapping) else {}
+    return {}
