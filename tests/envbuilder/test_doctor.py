@@ -50,14 +50,22 @@ def test_doctor_is_content_with_a_whole_machine(workshop: Workshop) -> None:
     assert "environments " in found["sizes"][1]
 
 
-def test_doctor_tells_of_a_missing_git(workshop: Workshop, tmp_path: Path) -> None:
-    """Without git on PATH that line fails, and so does the command."""
-    (tmp_path / "bin").mkdir()
+def test_doctor_tells_of_a_git_that_is_missing_or_old_and_of_another_uv(workshop: Workshop, tmp_path: Path) -> None:
+    """Without a git that will do that line fails, and so does the command; a uv of another series is left alone."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
     python = shutil.which("python3")
     assert python is not None
-    (tmp_path / "bin" / "python3").symlink_to(os.path.realpath(python))
-    status, found = states(workshop, PATH=str(tmp_path / "bin"))
+    (folder / "python3").symlink_to(os.path.realpath(python))
+    status, found = states(workshop, PATH=str(folder))
     assert (status, found["git"]) == (1, "fail")
+    for name, version in {"git": "git version 2.20.1", "uv": "uv 0.1.2"}.items():
+        (folder / name).write_text(f"#!/bin/sh\necho {version}\n")
+        (folder / name).chmod(0o755)
+    told = judged(workshop.run("doctor", "--offline", "--format", "json", env={"PATH": str(folder)}))
+    assert told["git"] == ("fail", f"2.20.1 ({folder}/git); expected 2.31 or later")
+    assert told["uv"][0] == "ok"
+    assert told["uv"][1].endswith(f"; {folder}/uv 0.1.2 is of another series, and is left alone")
 
 
 def test_doctor_warns_where_files_must_be_copied(workshop: Workshop) -> None:
