@@ -60,13 +60,12 @@ class Plugin:
             time.sleep(0.02)
         return question
 """
-RUN = """# Two readers, whose environments cannot coexist.
+RUN = """# A task of each stage.
 name: demo
 data:
   lines: {path: data/lines.csv}
 inference:
   - {plugin: ocr-crnn}
-  - {plugin: ocr-rapid}
 eval:
   - {plugin: text-metrics}
 report:
