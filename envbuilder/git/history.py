@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from envbuilder import process
+from envbuilder.errors import ToolError
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
 from envbuilder.git.repository import COMMIT, OddFileError
-from envbuilder.git.running import TIMEOUT_S
+from envbuilder.git.running import TIMEOUT_S, trust_hint
 
 
 class History:
@@ -22,8 +23,15 @@ class History:
         self._folder = folder
 
     def commit(self, revision: str) -> str | None:
-        """The commit that a revision names; None where it names none, or there is no repository."""
+        """The commit that a revision names; None where it names none, or there is no repository.
+
+        Raises:
+            ToolError: git does not read a repository of this owner.
+        """
         done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        if hint := trust_hint(done.stderr):
+            message = "the repository belongs to somebody else, and git does not read it"
+            raise ToolError(message, where=str(self._folder), hint=hint)
         found = done.stdout.strip()
         return found if done.ok and COMMIT.fullmatch(found) else None
 

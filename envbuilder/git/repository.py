@@ -17,7 +17,7 @@ from pathlib import Path
 from envbuilder import process
 from envbuilder.errors import EnvbuilderError, ToolError
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
-from envbuilder.git.running import PACKED, TIMEOUT_S, git
+from envbuilder.git.running import PACKED, TIMEOUT_S, git, trust_hint
 from envbuilder.places import ELSEWHERE, STATE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -404,7 +404,7 @@ class Repository:
         return RemoteError(
             f"cannot reach {self.url}{via}: {reason}",
             where=self.url,
-            hint=f"git ls-remote {shlex.quote(self.remote)}",
+            hint=trust_hint(reason) or f"git ls-remote {shlex.quote(self.remote)}",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 from envbuilder import process
@@ -29,6 +30,16 @@ def version() -> tuple[int, ...]:
     done = process.run(["git", "--version"], timeout_s=60)
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", done.stdout)
     return tuple(int(part) for part in found.groups() if part) if found else ()
+
+
+def trust_hint(words: str) -> str | None:
+    """What has git read a repository of somebody else's, where that is what it refuses in these words."""
+    found = re.search(r"dubious ownership in repository at '([^'\n]+)'", words)
+    return (
+        f"git config --global --add safe.directory {shlex.quote(found[1])}  # if its owner is trusted"
+        if found
+        else None
+    )
 
 
 def git(

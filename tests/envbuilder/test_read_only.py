@@ -114,3 +114,17 @@ def test_plan_builds_nothing(workshop: Workshop) -> None:
     ran = workshop.within("plan", "run.yaml", "--format", "json")
     assert ran.json["result"]["environments"] == [{**planned, "built": True}]  # type: ignore[index]
     assert "not built" not in workshop.within("plan", "run.yaml").out
+
+
+def test_what_somebody_else_owns_is_said(workshop: Workshop) -> None:
+    """Where git refuses a repository for its owner's sake, as of a shared clone, the hint is git's way to trust it."""
+    workshop.plugin("alpha")
+    assert workshop.within("lock", "-q").status == 0
+    workshop.git("init", "--quiet", str(workshop.work))
+    workshop.git("-C", str(workshop.work), "add", "profiles")
+    workshop.git("-C", str(workshop.work), "commit", "--quiet", "--message", "one")
+    others = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+    for command, place in ((["diff", "HEAD"], "work"), (["check"], "remotes/alpha.git/.git")):
+        ran = workshop.within(*command, env=others)
+        assert ran.status > 0
+        assert f"hint: git config --global --add safe.directory {workshop.root / place}" in ran.err
