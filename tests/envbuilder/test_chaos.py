@@ -36,7 +36,7 @@ def campaign(folder: Path, rounds: int, seed: int) -> None:
 
 def test_builds_that_are_broken_leave_nothing_broken(tmp_path: Path) -> None:
     """Killed, crowded, out of space or without a store: the old or the new environment is whole, the next build works."""
-    campaign(tmp_path, 10, 1)
+    campaign(tmp_path, 6, 1)
 
 
 @pytest.mark.slow
