@@ -309,7 +309,7 @@ class TaskResult:
     was done less well than asked for, `metrics` what the plugin measured itself. `started` and `finished` are ISO 8601
     in UTC, `slot` is where it ran. Peaks are those of one process; those of the whole ``tree`` come from a look each
     second. `identity` is the digest of `identity_parts`, what the result depends on. `reused` is the run that it was
-    taken from; every figure of it was measured there.
+    taken from; every figure of it was measured there. `left_items` were neither answered nor failed when the task ended.
     """
 
     id: str
@@ -326,6 +326,7 @@ class TaskResult:
     device_name: str = ""
     items: int = 0
     failed_items: int = 0
+    left_items: int = 0
     load_s: float | None = None
     wall_s: float | None = None
     items_per_s: float | None = None

@@ -309,6 +309,8 @@ def _facts(result: TaskResult) -> tuple[str, ...]:
     items, failed = (str(result.items), str(result.failed_items)) if is_inference else ("", "")
     is_partly = result.status == "ok" and result.failed_items
     status = f"ok, {result.failed_items} failed" if is_partly else result.status
+    if result.left_items:
+        status = f"{result.status}, {result.left_items} left"
     if result.status == "pending" and result.code == "runner-gone":
         status = "not started"
     return (result.id, status, items, failed, speed, result.device)

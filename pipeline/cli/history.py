@@ -85,7 +85,7 @@ def answers_problems(result: TaskResult, found: AnswersFound) -> list[Problem]:
     if result.status in {"pending", "running"}:
         return []
     problems = []
-    expected = result.items - result.failed_items
+    expected = result.items - result.failed_items - result.left_items
     if found.answered < expected and result.code != "runner-gone":
         text = f"{result.id}: {expected} items were answered, {found.answered} of them are in the answers file"
         what = f"{text}, which is missing" if found.is_missing else text
@@ -155,9 +155,12 @@ def _as_left(result: TaskResult, layout: RunLayout, *, is_live: bool) -> TaskRes
     if result.status not in {"pending", "running"}:
         return result
     found = find_answers(layout.answers(result.id)) if result.stage == "inference" else None
-    result = replace(result, failed_items=len(found.lines) - found.answered if found else 0)
+    if found:
+        result = replace(result, failed_items=len(found.lines) - found.answered)
     if is_live:
         return result
+    if found and found.lines:
+        result = replace(result, left_items=result.items - len(found.lines))
     if result.status == "pending":
         return replace(result, code="runner-gone", error="not started: the runner was gone")
     through = f", {found.answered} of {result.items} items answered" if found else ""

@@ -57,8 +57,13 @@ def _go_on(tries: Tries, answers: Answers) -> None:
 
 def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers) -> TaskResult:
     failed = [line.error or "" for line in answers.failed]
-    left = len(answers.left())
-    result = replace(result, items=len(items), failed_items=len(failed) + left, items_per_s=_speed(result, answers))
+    result = replace(
+        result,
+        items=len(items),
+        failed_items=len(failed),
+        left_items=len(answers.left()),
+        items_per_s=_speed(result, answers),
+    )
     if len(failed) == len(items):
         status: Status = next(
             (kind for code, kind in _KINDS if all(each.startswith(code) for each in failed)), "failed"

@@ -294,9 +294,9 @@ def problems_of(results: Iterable[TaskResult], layout: RunLayout) -> tuple[Probl
             problems.append(
                 Problem(result.code or result.status, text, result.plugin, result.log, _hint(result, layout))
             )
-        elif result.failed_items:
+        elif without := result.failed_items + result.left_items:
             answers = str(layout.answers(result.id))
-            text = f"{result.id}: {result.failed_items} of {result.items} items have no answer; first: {result.error}"
+            text = f"{result.id}: {without} of {result.items} items have no answer; first: {result.error}"
             hint = _hint(result, layout)
             problems.append(Problem("items-failed", text, result.plugin, answers, hint, severity="warning"))
     return tuple(problems)

@@ -99,7 +99,7 @@ def test_killed_run_shows_its_tasks_and_exports_its_answers(bench: Bench) -> Non
     assert (problem.code, problem.severity) == ("runner-gone", "error")
     assert "0 of 3 tasks had ended" in problem.message
     assert "hang@lines: the runner was gone before the task had ended, 2 of 3 items answered" in problem.message
-    assert outcome.tables[0].rows[0][:4] == ("hang@lines", "killed", "3", "0")
+    assert outcome.tables[0].rows[0][:4] == ("hang@lines", "killed, 1 left", "3", "0")
     assert {row[1] for row in outcome.tables[0].rows[1:]} == {"not started"}
     assert list_runs(bench.state) == (outcome,)
     export = export_csv(bench.state)

@@ -127,7 +127,7 @@ def test_plugin_that_bears_no_batches_gets_single_items(bench: Bench) -> None:
 def test_plugin_that_always_dies_is_given_up(bench: Bench) -> None:
     """After ten items in a row that cost a worker each the task has failed, and the rest is not tried."""
     task, outcome, errors = _run(bench, _plugin("True", CRASH), rows=40)
-    assert (task.status, task.code, task.failed_items) == ("failed", "worker-crashed", 40)
+    assert (task.status, task.code, task.failed_items, task.left_items) == ("failed", "worker-crashed", 10, 30)
     assert "gave up: 10 of 10 items tried cost a worker each" in str(task.error)
     assert (len(errors), len(task.attempts)) == (10, 10)
     assert outcome.status == "failed"
