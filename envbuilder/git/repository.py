@@ -183,9 +183,9 @@ class Repository:
         if self._has_ancestors(commit):
             return self.resolve("rev", commit)
         # Asking for a bare commit is a server's favour, and a bundle cannot do it: fall back to everything.
-        done = self._fetch(f"+{commit}:refs/fetched/{commit}", _LISTED_TAGS)
+        done = self._fetch(f"+{commit}:refs/fetched/{commit}", _LISTED_TAGS, prune=True)
         if not done.ok:
-            done = self._fetch("+refs/heads/*:refs/listed/heads/*", _LISTED_TAGS)
+            done = self._fetch("+refs/heads/*:refs/listed/heads/*", _LISTED_TAGS, prune=True)
             if not done.ok:
                 raise self._unreachable(done)
         if not self.has(commit):

@@ -157,6 +157,24 @@ def test_a_ref_that_became_a_folder_is_fetched(workshop: Workshop) -> None:
     assert clone.has(commit)  # What was pinned once is never lost.
 
 
+def test_a_commit_comes_though_tags_became_folders(workshop: Workshop) -> None:
+    """Tags up to a commit are named beside those that the clone has, also where one stands in another's way."""
+    first = workshop.release("alpha", "release")
+    clone = clone_of(workshop)
+    assert clone.fetch("rev", first)
+    remote_git(workshop, "tag", "--delete", "release")
+    second = workshop.release("alpha", "release/1", code="x = 1")
+    workshop.release("alpha", "near", code="x = 2")
+    third = workshop.release("alpha", "later", code="x = 3")
+    remote_git(workshop, "tag", "--delete", "later")
+    assert clone.fetch("rev", third)
+    assert clone.fetch("rev", third)
+    near = clone.resolve("tag", "near")
+    assert near is not None
+    assert clone.resolve("tag", "release") is not None
+    assert clone.has(second)
+
+
 def test_leftovers_of_a_killed_git_do_not_last(workshop: Workshop) -> None:
     """Lock files that a killed git left, and a clone that was never finished, stop nobody."""
     commit = workshop.release("alpha", "v0.1.0")
