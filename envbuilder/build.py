@@ -19,10 +19,12 @@ from envbuilder import __version__, accelerators, gpus, process, uv
 from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
-from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_digest, lock_folder, read_lock, read_pins
+from envbuilder.lock.files import lock_digest, lock_folder, read_lock, read_pins
+from envbuilder.lock.locker import Draft
+from envbuilder.lock.locking import find_stale
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import LockedPackage, edit_hint
-from envbuilder.lock.sources import Sources
+from envbuilder.lock.sources import Sources, ensure_objects
 from envbuilder.models import Entry, Interpreter, PathSource, Pin, PluginOutcome, Profile, Registry, Workspace
 from envbuilder.store import provided, records, stamps
 from envbuilder.store.bytecode import Bytecode

@@ -16,8 +16,10 @@ from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of
 from envbuilder.bundles.clones import Clone
 from envbuilder.bundles.restoring import StaleError, unpack
 from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError, counted
-from envbuilder.lock.locking import Draft, ensure_objects, find_stale, lock_folder, read_lock, read_pins
-from envbuilder.lock.sources import Sources
+from envbuilder.lock.files import lock_folder, read_lock, read_pins
+from envbuilder.lock.locker import Draft
+from envbuilder.lock.locking import find_stale
+from envbuilder.lock.sources import Sources, ensure_objects
 from envbuilder.models import Entry, Profile, Registry, Workspace
 from envbuilder.places import state_folders
 from envbuilder.store.choices import Choices

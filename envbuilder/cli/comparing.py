@@ -173,7 +173,7 @@ class Sides:
     def _profile(self, word: str) -> Callable[[], Snapshot] | None:
         from envbuilder.config import PROFILES
         from envbuilder.lock.comparing import of_graphs
-        from envbuilder.lock.locking import lock_text
+        from envbuilder.lock.files import lock_text
 
         def read() -> Snapshot:
             folder = self._here.workspace.root / "profiles" / word

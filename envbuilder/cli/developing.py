@@ -34,7 +34,7 @@ def dev_on(settings: Settings, plugin: str, path: Path | None, branch: bool, off
     A checkout that is there already is used as it is. The clone's origin is the address that the entry names, also where
     it came through a mirror.
     """
-    from envbuilder.lock.locking import read_pins
+    from envbuilder.lock.files import read_pins
     from envbuilder.render import Outcome
     from envbuilder.workflow.developing import Desk
 
@@ -106,7 +106,7 @@ def dev_off(settings: Settings, plugin: str, offline: bool) -> Outcome:
 @common
 def dev_status(settings: Settings, plugins: tuple[str, ...], fetch: bool) -> Outcome:
     """Show what dev has of each plugin and library: its branch, how far that is, and the tag it would become."""
-    from envbuilder.lock.locking import read_pins
+    from envbuilder.lock.files import read_pins
     from envbuilder.render import Outcome, Table
     from envbuilder.workflow.checkout import missing
     from envbuilder.workflow.developing import Desk
@@ -175,7 +175,7 @@ def _rebuild(settings: Settings, entry: Entry, *, offline: bool) -> list[PluginO
 
 
 def _locked_with(here: Open, library: str) -> list[Entry]:
-    from envbuilder.lock.locking import lock_folder, read_lock
+    from envbuilder.lock.files import lock_folder, read_lock
 
     found = []
     for plugin in here.registry.plugins:

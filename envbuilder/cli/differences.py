@@ -45,12 +45,12 @@ def show_differences(here: Open, plugins: Sequence[Entry]) -> Outcome:
 def _side(here: Open, plugin: Entry) -> Side:
     from envbuilder.config import python_specifier
     from envbuilder.documents import read_toml, subtree
-    from envbuilder.lock import locking, reasons
+    from envbuilder.lock import files, reasons
     from envbuilder.lock.differences import Side
 
     graph = lock_graph(here, plugin)
-    pins = locking.read_pins(here.workspace, here.profile).entries
-    file = locking.lock_folder(here.workspace, here.profile, plugin.name) / "pyproject.toml"
+    pins = files.read_pins(here.workspace, here.profile).entries
+    file = files.lock_folder(here.workspace, here.profile, plugin.name) / "pyproject.toml"
     rules = subtree(read_toml(file, here.workspace.show(file)), ("tool", "uv", "constraint-dependencies")).value
     python = python_specifier(plugin.python or here.profile.python)
     told = reasons.teller(pins, installed(here, plugin))

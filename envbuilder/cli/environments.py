@@ -145,15 +145,15 @@ def build_environments(
 
 def _relock(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline: bool) -> None:
     """Dev follows edits of metadata by itself; prod never does."""
-    from envbuilder.lock import locking
+    from envbuilder.lock import files, locker, locking
     from envbuilder.render import Progress
 
-    pins = locking.read_pins(here.workspace, here.profile)
+    pins = files.read_pins(here.workspace, here.profile)
     found = locking.find_stale(here.workspace, here.profile, here.registry, chosen, pins)
     stale = [plugin for plugin in chosen if isinstance(found[plugin.name], Problem)]
     if not stale:
         return
-    request = locking.Request(offline=offline)
+    request = locker.Request(offline=offline)
     with Progress("lock", [plugin.name for plugin in stale], silent=settings.quiet) as progress:
         outcomes = locking.lock_plugins(
             here.workspace, here.profile, here.registry, stale, request=request, report=progress.report

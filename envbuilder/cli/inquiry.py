@@ -28,7 +28,7 @@ def why(settings: Settings, plugin: str, package: str) -> Outcome:
     """Show who asks for PACKAGE in PLUGIN's lock, through whom, and which versions each of them accepts."""
     from packaging.utils import canonicalize_name
 
-    from envbuilder.lock import locking, reasons
+    from envbuilder.lock import files, reasons
     from envbuilder.render import Outcome
 
     here = settings.open()
@@ -38,7 +38,7 @@ def why(settings: Settings, plugin: str, package: str) -> Outcome:
     held = graph.held.get(name)
     if held is None:
         raise _not_locked(here, entry, name, graph)
-    pins = locking.read_pins(here.workspace, here.profile).entries
+    pins = files.read_pins(here.workspace, here.profile).entries
     found = reasons.chains(graph, name, reasons.teller(pins, installed(here, entry)))
     versions = ", ".join(sorted({each.version or "dynamic" for each in held}))
     rules = _rules(here, entry, name)
@@ -79,21 +79,21 @@ def lock_graph(here: Open, plugin: Entry) -> Graph:
         UsageError: there is none.
         ConfigError: it is none of uv's.
     """
-    from envbuilder.lock import graph, locking
+    from envbuilder.lock import files, graph
 
     file = lock_file(here, plugin)
     shown = here.workspace.show(file)
     if not file.exists():
         hint = f"envbuilder lock --profile {here.profile.name} {plugin.name}"
         raise UsageError(f"{plugin.name} has no lock", code="lock-missing", where=shown, hint=hint)
-    return graph.parse(locking.lock_text(file.parent, shown), shown)
+    return graph.parse(files.lock_text(file.parent, shown), shown)
 
 
 def lock_file(here: Open, plugin: Entry) -> Path:
     """Where a plugin's lock stands, if it has one."""
-    from envbuilder.lock import locking
+    from envbuilder.lock import files
 
-    return locking.lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
+    return files.lock_folder(here.workspace, here.profile, plugin.name) / "uv.lock"
 
 
 def locked_names(here: Open, plugin: Entry) -> set[str]:
@@ -135,10 +135,10 @@ def _not_locked(here: Open, entry: Entry, name: str, graph: Graph) -> UsageError
 def _rules(here: Open, entry: Entry, name: str) -> dict[str, list[str]]:
     """What the generated project says of a package, beside what packages ask for."""
     from envbuilder.documents import read_toml, subtree
-    from envbuilder.lock import locking
+    from envbuilder.lock import files
     from envbuilder.lock.reasons import naming
 
-    file = locking.lock_folder(here.workspace, here.profile, entry.name) / "pyproject.toml"
+    file = files.lock_folder(here.workspace, here.profile, entry.name) / "pyproject.toml"
     if not file.exists():
         return {}
     tree = read_toml(file, here.workspace.show(file))

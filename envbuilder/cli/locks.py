@@ -51,7 +51,7 @@ def lock(  # noqa: PLR0913 - one parameter for each option
     is_plain = not (plugins or upgrade or packages or repin)
     if is_plain and (quick := _nothing_to_do(settings, check=check)):
         return quick
-    from envbuilder.lock import locking
+    from envbuilder.lock import locker, locking
     from envbuilder.render import Outcome, Progress
 
     since_ns = time.time_ns()
@@ -64,7 +64,7 @@ def lock(  # noqa: PLR0913 - one parameter for each option
         return outcome
     before = _lock_texts(here, chosen)
     _refuse_unlocked(here, packages, chosen)
-    request = locking.Request(offline=offline, upgrade=upgrade, packages=packages, repin=repin, jobs=jobs)
+    request = locker.Request(offline=offline, upgrade=upgrade, packages=packages, repin=repin, jobs=jobs)
     with Progress("lock", [plugin.name for plugin in chosen], silent=settings.quiet) as progress:
         outcomes = locking.lock_plugins(
             here.workspace, here.profile, here.registry, chosen, request=request, report=progress.report
@@ -111,7 +111,7 @@ def _locked(outcomes: Sequence[PluginOutcome]) -> set[str]:
 
 
 def _lock_texts(here: Open, chosen: Sequence[Entry]) -> dict[str, str]:
-    from envbuilder.lock.locking import lock_text
+    from envbuilder.lock.files import lock_text
 
     texts = {}
     for plugin in chosen:
@@ -170,10 +170,10 @@ def _unlocked(here: Open, name: str, chosen: Sequence[Entry], held: Collection[s
 
 
 def _lock_check(here: Open, chosen: Sequence[Entry]) -> Outcome:
-    from envbuilder.lock import locking
+    from envbuilder.lock import files, locking
     from envbuilder.render import Outcome
 
-    pins = locking.read_pins(here.workspace, here.profile)
+    pins = files.read_pins(here.workspace, here.profile)
     found = locking.find_stale(here.workspace, here.profile, here.registry, chosen, pins)
     problems = tuple(item for item in found.values() if isinstance(item, Problem))
     states = {name: item.code if isinstance(item, Problem) else "ok" for name, item in found.items()}

@@ -66,8 +66,8 @@ def _entries(here: Open, chosen: Sequence[Entry], *, whole: bool) -> list[Entry]
 def _outlooks(here: Open, entries: Sequence[Entry], *, pre: bool) -> list[Outlook]:
     from envbuilder.config import core_versions
     from envbuilder.lock.checking import list_remotes
+    from envbuilder.lock.files import read_pins
     from envbuilder.lock.fitting import CoreJudge
-    from envbuilder.lock.locking import read_pins
     from envbuilder.lock.newer import Watch
     from envbuilder.lock.sources import Sources
 

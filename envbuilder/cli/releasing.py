@@ -151,13 +151,13 @@ def _test(settings: Settings, dev: Open, plans: Sequence[Plan]) -> None:
 
 def _pin(settings: Settings, releaser: Releaser, plans: Sequence[Plan], before: set[tuple[str, str | None]]) -> None:
     """Pin the tags, lock what follows from them, see that nothing new is wrong, and commit."""
-    from envbuilder.lock import locking
+    from envbuilder.lock import files, locker, locking
     from envbuilder.render import Progress
 
     for plan in plans:
         releaser.pin(plan)
     here = replace(settings, profile="prod").open()
-    pins = locking.read_pins(here.workspace, here.profile)
+    pins = files.read_pins(here.workspace, here.profile)
     found = locking.find_stale(here.workspace, here.profile, here.registry, here.registry.plugins, pins)
     names = {plan.entry.name for plan in plans}
     stale = [
@@ -168,7 +168,7 @@ def _pin(settings: Settings, releaser: Releaser, plans: Sequence[Plan], before: 
     ]
     with Progress("lock", [plugin.name for plugin in stale], silent=settings.quiet) as progress:
         outcomes = locking.lock_plugins(
-            here.workspace, here.profile, here.registry, stale, request=locking.Request(), report=progress.report
+            here.workspace, here.profile, here.registry, stale, request=locker.Request(), report=progress.report
         )
     if failed := [problem for each in outcomes for problem in each.problems if problem.severity == "error"]:
         raise _Stopped(failed)
@@ -212,7 +212,7 @@ def _say(settings: Settings, text: str) -> None:
 
 
 def _changed(releaser: Releaser, prod: Open, dev: Open) -> list[str]:
-    from envbuilder.lock.locking import read_pins
+    from envbuilder.lock.files import read_pins
 
     pins = read_pins(prod.workspace, prod.profile).entries
     entries = ((entry, dev.registry.get(entry.name)) for entry in prod.registry.entries)

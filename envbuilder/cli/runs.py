@@ -294,7 +294,7 @@ def _meant(here: Open, file: Path, *, offline: bool) -> tuple[Builder, list[Buil
 
 
 def _request_for(here: Open, file: Path, environments: list[Environment], *, jobs: int) -> RunRequest:
-    from envbuilder.lock.locking import read_pins
+    from envbuilder.lock.files import read_pins
     from pipeline.cli import RunRequest
     from pipeline.models import to_json
 

@@ -85,7 +85,7 @@ def _bill(here: Open, plugin: Entry) -> Bill:
 
 def _exported(here: Open, plugin: Entry, backend: str) -> Bill:
     from envbuilder import uv
-    from envbuilder.lock.locking import lock_folder
+    from envbuilder.lock.files import lock_folder
 
     folder = lock_folder(here.workspace, here.profile, plugin.name)
     done = uv.export_bill(folder, _interpreter(here, plugin), backend)
@@ -197,7 +197,7 @@ def _together(problems: Sequence[Problem], here: Open) -> tuple[Problem, ...]:
 def _audited(here: Open, plugin: Entry, service: str | None, ignore: Sequence[str]) -> tuple[int | None, list[Problem]]:
     """How many packages of a lock were asked about, None where nobody answered, and what is wrong."""
     from envbuilder import uv
-    from envbuilder.lock.locking import lock_folder
+    from envbuilder.lock.files import lock_folder
 
     folder = lock_folder(here.workspace, here.profile, plugin.name)
     done = uv.audit(folder, service=service, ignore=ignore)

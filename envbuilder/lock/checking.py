@@ -17,8 +17,10 @@ from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved, facts_of, preload
 from envbuilder.lock import signatures
+from envbuilder.lock.files import lock_folder, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
-from envbuilder.lock.locking import Draft, find_stale, lock_folder, off_pin, pins_path, read_lock, read_pins
+from envbuilder.lock.locker import Draft
+from envbuilder.lock.locking import find_stale
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint

@@ -8,7 +8,7 @@ import shlex
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -401,3 +401,30 @@ def nearest(ref: str, refs: Mapping[str, Resolved], place: str) -> str:
     names = [name.removeprefix(prefix) for name in refs if name.startswith(prefix)]
     near = difflib.get_close_matches(ref, names, n=3, cutoff=0.4)
     return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def ensure_objects(sources: Sources, pins: Sequence[Pin], *, offline: bool) -> None:
+    """Have every pinned commit in its clone, under the name by which uv asks for it.
+
+    Raises:
+        TagError: a commit is not to be had any more.
+        RemoteError: the remote cannot be reached.
+    """
+    for pin in pins:
+        repository = sources.repository(pin.url)
+        if sources.bring(pin, offline=offline):
+            target = pin.tag_object if repository.has(pin.tag_object) else pin.commit
+            repository.point(pin.ref_kind, pin.ref, target)
+        else:
+            what = f"commit {pin.commit[:12]} of {pin.name} ({pin.ref_kind} {pin.ref})"
+            if offline:
+                message = f"{what} was not fetched yet, and --offline forbids it"
+                raise TagError(
+                    message, code="not-at-hand", where=pin.url, hint="envbuilder build  # once with a network"
+                )
+            raise TagError(
+                f"{what} is not at {pin.url} any more",
+                code="tag-moved",
+                where=pin.url,
+                hint="envbuilder lock --repin  # takes what the tag names now",
+            )

@@ -12,7 +12,9 @@ from envbuilder.config import python_specifier
 from envbuilder.documents import parse_toml, read_toml, subtree
 from envbuilder.errors import ConfigError, Problem, UsageError
 from envbuilder.git import History
-from envbuilder.lock.locking import Draft, find_stale, lock_folder, read_pins
+from envbuilder.lock.files import lock_folder, read_pins
+from envbuilder.lock.locker import Draft
+from envbuilder.lock.locking import find_stale
 from envbuilder.lock.metadata import MetadataError, static
 from envbuilder.lock.project import digest
 from envbuilder.models import Entry, GitSource, PathSource, Profile, Registry, Workspace

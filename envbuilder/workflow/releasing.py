@@ -19,7 +19,7 @@ from envbuilder import compat, editing, uv
 from envbuilder.config import python_specifier
 from envbuilder.errors import ToolError, UsageError, counted
 from envbuilder.lock import metadata
-from envbuilder.lock.locking import read_pins
+from envbuilder.lock.files import read_pins
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
 from envbuilder.store.files import write_atomically
 from envbuilder.workflow import numbering, versions

@@ -23,7 +23,7 @@ from envbuilder.build import Built, worker_environment
 from envbuilder.config import python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import EnvbuilderError, Problem, ToolError, UsageError
-from envbuilder.lock.locking import read_pins
+from envbuilder.lock.files import read_pins
 from envbuilder.lock.sources import Sources, index_settings
 from envbuilder.models import Entry, PathSource, Pin, PluginOutcome, Profile, PypiSource, Workspace
 from envbuilder.store import verify

@@ -14,7 +14,7 @@ from envbuilder.compat import python_hull
 
 def versions(workshop: Workshop, plugin: str) -> dict[str, str | None]:
     """What a plugin's lock holds."""
-    from envbuilder.lock.locking import read_lock
+    from envbuilder.lock.files import read_lock
 
     return {package.name: package.version for package in read_lock(workshop.work / "profiles" / "prod" / plugin)}
 

@@ -10,7 +10,7 @@ import pytest
 from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
-from envbuilder.lock.locking import read_lock
+from envbuilder.lock.files import read_lock
 
 BACKENDS = ("cpu", "cu128")
 
