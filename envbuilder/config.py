@@ -297,7 +297,8 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
     folder = workspace.root / "profiles" / "registry"
     problems: list[Problem] = []
     found: list[tuple[Located, Located | None]] = []
-    bases = sorted(path for path in folder.glob("[!.]*.yaml") if not path.name.endswith(".dev.yaml"))
+    files = _files(folder, workspace)
+    bases = [path for path in files if path.suffix == ".yaml" and not path.name.endswith(".dev.yaml")]
     for base in bases:
         overlay = base.with_name(f"{base.stem}.dev.yaml")
         try:
@@ -312,8 +313,8 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
             where=workspace.show(path),
             hint=f"ls {workspace.show(folder)}",
         )
-        for path in sorted(folder.glob("[!.]*.dev.yaml"))
-        if not path.with_name(f"{path.name.removesuffix('.dev.yaml')}.yaml").exists()
+        for path in files
+        if path.name.endswith(".dev.yaml") and folder / f"{path.name.removesuffix('.dev.yaml')}.yaml" not in bases
     )
     problems.extend(
         Problem(
@@ -322,11 +323,29 @@ def read_registry(workspace: Workspace, *, overlays: bool) -> Iterator[tuple[Loc
             where=workspace.show(path),
             hint=f"mv {workspace.show(path)} {workspace.show(path.with_suffix('.yaml'))}",
         )
-        for path in sorted(folder.glob("[!.]*.yml"))
+        for path in files
+        if path.suffix == ".yml"
     )
     if problems:
         raise ConfigError(problems)
     yield from found
+
+
+def _files(folder: Path, workspace: Workspace) -> list[Path]:
+    """What a folder holds, sorted, less what is hidden; nothing where it is not there.
+
+    Raises:
+        ConfigError: it is there, and cannot be read: nobody may take that for an empty registry.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(folder / each.name for each in found if not each.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        shown = workspace.show(folder)
+        text = f"cannot be read: {error.strerror or error}"
+        raise ConfigError([Problem("unreadable", text, where=shown, hint=f"ls -ld {shown}")]) from error
 
 
 def core_versions(workspace: Workspace) -> dict[str, str]:

@@ -73,14 +73,19 @@ def _main() -> None:
         lose_output(sys.stdout, sys.stderr)
         sys.exit(_BROKEN_PIPE)
     except OSError as error:
-        # What reads and writes files reports that itself; what is left is our own output, on a full disk, say.
-        lose_output(sys.stdout)
-        message = f"cannot write the result: {error.strerror or error}"
-        _end((Problem("unwritable", message, hint="df -h ."),), EXIT_UNUSABLE)
+        _end((_refused(error),), EXIT_UNUSABLE)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback helps nobody but us
         if interruption_in(error):
             _end(Interrupted().problems, EXIT_INTERRUPTED)
         _end((_unforeseen(error),), EXIT_UNUSABLE)
+
+
+def _refused(error: OSError) -> Problem:
+    """What the system refused that nobody else has told of: a look into the state, or our own output, on a full disk, say."""
+    if isinstance(error, PermissionError) and error.filename:
+        return Problem("unreadable", f"{error.strerror}", where=str(error.filename), hint=f"ls -ld {error.filename}")
+    lose_output(sys.stdout)
+    return Problem("unwritable", f"cannot write the result: {error.strerror or error}", hint="df -h .")
 
 
 def _call() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from envbuilder.store import bytecode
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
-from envbuilder.store.files import locked
+from envbuilder.store.files import listed, locked
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,24 @@ class Garbage:
 
 def workspaces(shared: Path) -> list[Path]:
     """The own state folders of all workspaces that share a state folder, which may be a workspace's own too."""
-    return [shared, *shared.glob("workspaces/*")]
+    return [shared, *listed(shared / "workspaces")]
 
 
 def reachable(shared: Path, *, without: Collection[Path] = ()) -> set[str]:
     """The keys that generations and pins of every workspace that shares this state lead to, some files left out."""
     keys: set[str] = set()
-    for own in workspaces(shared):
-        for file in set(own.glob("generations/*/*.json")) - set(without):
-            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-                keys.update(json.loads(file.read_text(encoding="utf-8"))["environments"].values())
+    profiles = [profile for own in workspaces(shared) for profile in listed(own / "generations")]
+    files = {file for profile in profiles for file in listed(profile) if file.suffix == ".json"}
+    for file in files - set(without):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, AttributeError):
+            keys.update(json.loads(file.read_text(encoding="utf-8"))["environments"].values())
     return keys
 
 
 def find(store: Store, kept: Collection[str]) -> Garbage:
     """The environments that are not among the kept ones, and what they weigh."""
-    there = {path.name for path in store.folder.glob("[!.]*") if path.is_dir()} | set(store.keys())
+    there = {path.name for path in listed(store.folder) if path.is_dir() and not path.name.startswith(".")}
+    there |= set(store.keys())
     keys = tuple(sorted(there - set(kept)))
     links: dict[tuple[int, int], int] = {}
     apparent = freed = 0
@@ -77,7 +79,7 @@ def collect(store: Store, kept: Collection[str]) -> Garbage:
     for key in garbage.keys:
         store.remove(key)
     store.sweep()
-    for folder in (store.shared / "pycache").glob("*"):
+    for folder in listed(store.shared / "pycache"):
         if folder.name not in kept and not store.path(folder.name).exists():
             shutil.rmtree(folder, ignore_errors=True)
     bytecode.collect(store.shared)

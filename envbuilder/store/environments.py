@@ -23,7 +23,7 @@ from pathlib import Path
 
 from envbuilder.store import records, seals, verify
 from envbuilder.store.digests import Digests, walk
-from envbuilder.store.files import durable, exchange, held_by_nobody, locked, sync_folder, unwritable
+from envbuilder.store.files import durable, exchange, held_by_nobody, listed, locked, sync_folder, unwritable
 from envbuilder.store.seals import Seal
 from envbuilder.store.skeletons import Skeletons
 
@@ -75,7 +75,7 @@ class Store:
 
     def keys(self) -> list[str]:
         """The keys of all sealed environments."""
-        return sorted(path.name.removesuffix(".json") for path in self.folder.glob("*.json") if _is_head(path))
+        return sorted(path.name.removesuffix(".json") for path in listed(self.folder) if _is_head(path))
 
     def staging(self, key: str) -> Path:
         """A fresh folder to build in; what a killed build left there is removed. The caller holds the key's lock.
@@ -243,4 +243,5 @@ class Store:
 
 
 def _is_head(path: Path) -> bool:
-    return not path.name.endswith(".files.json") and not path.name.startswith(".")
+    name = path.name
+    return name.endswith(".json") and not name.endswith(".files.json") and not name.startswith(".")

@@ -95,6 +95,19 @@ def unwritable(path: Path, error: OSError) -> ToolError:
     )
 
 
+def listed(folder: Path) -> list[Path]:
+    """What a folder holds, sorted; nothing where it is not there.
+
+    Raises:
+        PermissionError: nobody lets us look, which says nothing of what is in there.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(folder / each.name for each in found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, waiting: Callable[[], None] | None = None, shared: bool = False) -> Iterator[None]:
     """Hold a lock between processes; it ends with its owner, however that ends.

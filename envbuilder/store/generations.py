@@ -22,7 +22,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from envbuilder.errors import ToolError, UsageError
-from envbuilder.store.files import locked, point, sync_folder, unwritable, write_atomically
+from envbuilder.store.files import listed, locked, point, sync_folder, unwritable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Generations:
 
     def all(self) -> list[Generation]:
         """Every generation that can be read, the oldest first."""
-        numbers = sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+        numbers = sorted(
+            int(path.stem) for path in listed(self.folder) if path.suffix == ".json" and path.stem.isdigit()
+        )
         return [each for number in numbers if (each := self._read(number)) is not None]
 
     def current(self) -> Generation | None:

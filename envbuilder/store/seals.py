@@ -116,12 +116,18 @@ def _digest(document: Mapping[str, object]) -> str:
 
 
 def read(head: Path, key: str) -> Seal | None:
-    """The head of a seal; None where there is none or it cannot be read, which means: not built."""
+    """The head of a seal; None where there is none or it is damaged, which means: not built.
+
+    Raises:
+        PermissionError: nobody lets us look.
+    """
     try:
         document = json.loads(head.read_text(encoding="utf-8"))
         if document.pop("digest") != _digest(document) or document["version"] != SEAL_VERSION or document["key"] != key:
             return None
         return Seal(**{field.name: document[field.name] for field in fields(Seal)})
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -128,3 +128,36 @@ def test_what_somebody_else_owns_is_said(workshop: Workshop) -> None:
         ran = workshop.within(*command, env=others)
         assert ran.status > 0
         assert f"hint: git config --global --add safe.directory {workshop.root / place}" in ran.err
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """A folder that nobody may look into."""
+    mode = folder.stat().st_mode
+    folder.chmod(0)
+    try:
+        yield
+    finally:
+        folder.chmod(mode)
+
+
+def test_what_cannot_be_read_is_not_taken_for_empty(workshop: Workshop) -> None:
+    """A registry, a store or runs that are closed to us end each command with their name, and nothing is changed."""
+    workshop.plugin("alpha")
+    for command in ("lock", "build"):
+        assert workshop.within(command).status == 0
+    pins = (workshop.work / "profiles" / "prod" / "pins.toml").read_bytes()
+    asked = (["lock"], ["lock", "--check"], ["check"], ["build"], ["status"], ["gc"])
+    with closed(workshop.registry):
+        for ran in modest(workshop, *([*words, "--format", "json"] for words in asked)):
+            assert (ran.status, ran.codes) == (2, ["unreadable"]), ran
+            assert "profiles/registry" in ran.out
+    assert (workshop.work / "profiles" / "prod" / "pins.toml").read_bytes() == pins
+    state = workshop.work / ".envbuilder"
+    (state / "runs").mkdir(exist_ok=True)
+    for place, words in (("store", ["status"]), ("store", ["gc"]), ("generations", ["gc"]), ("runs", ["runs", "list"])):
+        with closed(state / place):
+            (ran,) = modest(workshop, [*words, "--format", "json"])
+        assert (ran.status, ran.codes) == (2, ["unreadable"]), ran
+        assert f".envbuilder/{place}" in ran.out
+    assert "1 unchanged" in workshop.within("build").out
