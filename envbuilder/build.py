@@ -234,7 +234,11 @@ class Builder:
                 reason = "to be mended" if mend else self.store.glance(key) or ""
                 if reason:
                     report(PluginOutcome(plugin.name, "building"))
-                    self._make(draft, key, inputs, report, mend=mend)
+                    try:
+                        self._make(draft, key, inputs, report, mend=mend)
+                    except BaseException:
+                        self.store.abandon(key)
+                        raise
                     state = "built"
         self.built[plugin.name] = self._describe(plugin, key, inputs)
         # Whoever put something into the one that was there is told where it went.

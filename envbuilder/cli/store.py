@@ -216,12 +216,14 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
         garbage = (collecting.find if dry_run else collecting.collect)(store, kept)
     verb = "would remove" if dry_run else "removed"
     weight = f"{collecting.human(garbage.apparent)} apparent, {collecting.human(garbage.freed)} freed"
-    text = f"{verb} {counted(len(garbage.keys), 'environment')}: {weight}"
+    left = f" and {counted(len(garbage.leftovers), 'leftover')} of killed builds" if garbage.leftovers else ""
+    text = f"{verb} {counted(len(garbage.keys), 'environment')}{left}: {weight}"
     if forgotten:
         text += f"; {'would forget' if dry_run else 'forgot'} generation{'s'[: len(forgotten) > 1]} {', '.join(str(e.number) for e in forgotten)}"
     result = {
         "dry-run": dry_run,
         "environments": list(garbage.keys),
+        "leftovers": [str(folder) for folder in garbage.leftovers],
         "apparent-bytes": garbage.apparent,
         "freed-bytes": garbage.freed,
         "generations": [each.number for each in forgotten],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,13 @@ class Garbage:
 
     Attributes:
         keys: environments.
+        leftovers: folders that killed builds left behind.
         apparent: their bytes, as `du --apparent-size` counts them.
         freed: the bytes that the disk gets back: what no hard link outside holds.
     """
 
     keys: tuple[str, ...]
+    leftovers: tuple[Path, ...]
     apparent: int
     freed: int
 
@@ -48,25 +51,29 @@ def reachable(shared: Path, *, without: Collection[Path] = ()) -> set[str]:
 
 
 def find(store: Store, kept: Collection[str]) -> Garbage:
-    """The environments that are not among the kept ones, and what they weigh."""
+    """The environments that are not among the kept ones, what killed builds left, and what both weigh."""
     there = {path.name for path in listed(store.folder) if path.is_dir() and not path.name.startswith(".")}
     there |= set(store.keys())
     keys = tuple(sorted(there - set(kept)))
+    leftovers = tuple(store.leftovers())
+    apparent, freed = _weigh([folder for folder in (*map(store.path, keys), *leftovers) if folder.is_dir()])
+    return Garbage(keys, leftovers, apparent, freed)
+
+
+def _weigh(folders: Iterable[Path]) -> tuple[int, int]:
+    """The bytes of the files in some folders, and those that the disk gets back with them."""
     links: dict[tuple[int, int], int] = {}
     apparent = freed = 0
-    for key in keys:
-        if not store.path(key).is_dir():
+    for _, entry in itertools.chain.from_iterable(map(walk, folders)):
+        status = entry.stat(follow_symlinks=False)
+        if not entry.is_file(follow_symlinks=False):
             continue
-        for _, entry in walk(store.path(key)):
-            status = entry.stat(follow_symlinks=False)
-            if not entry.is_file(follow_symlinks=False):
-                continue
-            apparent += status.st_size
-            inode = (status.st_dev, status.st_ino)
-            links[inode] = links.get(inode, 0) + 1
-            if links[inode] == status.st_nlink:  # The last link is in here.
-                freed += status.st_blocks * 512
-    return Garbage(keys, apparent, freed)
+        apparent += status.st_size
+        inode = (status.st_dev, status.st_ino)
+        links[inode] = links.get(inode, 0) + 1
+        if links[inode] == status.st_nlink:  # The last link is in here.
+            freed += status.st_blocks * 512
+    return apparent, freed
 
 
 def collect(store: Store, kept: Collection[str]) -> Garbage:

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from envbuilder.errors import ToolError
 from envbuilder.store import records, seals, verify
 from envbuilder.store.digests import Digests, walk
 from envbuilder.store.files import durable, exchange, held_by_nobody, listed, locked, sync_folder, unwritable
@@ -92,6 +93,13 @@ class Store:
             raise unwritable(folder, error) from error
         return folder
 
+    def abandon(self, key: str) -> None:
+        """Remove what a build that failed has made, at once: a full disk may be why. The caller holds the key's lock."""
+        for folder in (self.folder / ".staging" / key, *self.shared.glob(f"bytecode/*/.new/{key}")):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not self.path(key).exists():
+            shutil.rmtree(self.pycache(key), ignore_errors=True)
+
     def sweep(self) -> None:
         """Remove what killed builds left behind; what a running neighbour is making stays."""
         for folder in self.leftovers():
@@ -101,7 +109,10 @@ class Store:
         """What killed builds left behind; each is nobody's for as long as the caller is at it."""
         left = [*self.folder.glob(".staging/*"), *self.folder.glob(".trash/*"), *self.shared.glob("bytecode/*/.new/*")]
         for folder in left:
-            with contextlib.suppress(OSError), held_by_nobody(self.lock_path(folder.name.partition("@")[0])) as free:
+            with (
+                contextlib.suppress(OSError, ToolError),
+                held_by_nobody(self.lock_path(folder.name.partition("@")[0])) as free,
+            ):
                 if free:
                     yield folder
 

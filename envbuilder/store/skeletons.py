@@ -78,11 +78,13 @@ class Skeletons:
                 folder = self._staging / f"skeleton@{os.getpid()}"
                 with locked(self._lock):
                     folder.parent.mkdir(parents=True, exist_ok=True)
-                    made = uv.venv(folder, interpreter, prompt=_PROMPT)
-                    if not made.ok:
-                        return made
-                    self._known[interpreter] = _read(folder)
-                    shutil.rmtree(folder)
+                    try:
+                        made = uv.venv(folder, interpreter, prompt=_PROMPT)
+                        if not made.ok:
+                            return made
+                        self._known[interpreter] = _read(folder)
+                    finally:
+                        shutil.rmtree(folder, ignore_errors=True)
             return self._known[interpreter]
 
 

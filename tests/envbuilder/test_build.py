@@ -107,6 +107,7 @@ def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code
     ran = workshop.within("build")
     assert ran.status == 1
     assert "plugin-import-failed" in ran.err
+    assert not leftovers(workshop)
     assert said in ran.err
     log = ran.err.rsplit("hint: cat ", 1)[1].strip()
     assert said in (workshop.work / log).read_text()
@@ -273,6 +274,7 @@ def test_full_disk_is_an_error_with_a_remedy(locked: Workshop) -> None:
     assert done.returncode in {1, 2}
     assert "Traceback" not in done.stderr
     assert "hint: " in done.stderr
+    assert not leftovers(locked)
     assert [each["state"] for each in environments(locked)] == ["built", "built"]
 
 

@@ -274,7 +274,13 @@ def test_gc_cleans_up_after_killed_builds(three: Workshop) -> None:
     state = three.work / ".envbuilder"
     for name in ("store/.staging/gone-1/lib", "store/.trash/gone-2@1/lib", "pycache/gone-3/x"):
         (state / name).mkdir(parents=True)
-    assert three.within("gc").status == 0
+    (state / "store/.staging/gone-1/lib/large").write_bytes(b"x" * 40_000)
+    looked = result(three.within("gc", "--dry-run", "--format", "json"))
+    assert (looked["environments"], looked["apparent-bytes"]) == ([], 40_000)
+    assert looked["leftovers"] == [str(state / "store/.staging/gone-1"), str(state / "store/.trash/gone-2@1")]
+    ran = three.within("gc")
+    assert ran.out.startswith("removed 0 environments and 2 leftovers of killed builds: 39.1 KiB apparent, "), ran.err
+    assert " 0 B freed" not in ran.out
     assert not [*state.glob("store/.staging/*"), *state.glob("store/.trash/*"), *state.glob("pycache/gone-3")]
 
 
