@@ -61,6 +61,17 @@ def test_pages_work_as_pasted(page: pages.Page, stand: Stand, tmp_path: Path) ->
     pages.compare(page, scratch)
 
 
+def test_pages_say_whose_names_they_take() -> None:
+    """How-tos whose commands are run in a stand-in say above all else that the clone lacks some of its names."""
+    for page in pages.every():
+        if page.workspace == "demo" and page.name.startswith("docs/"):
+            top = re.search(r"^# .*\n\n((?:> .*\n)+)\n", page.text, re.MULTILINE)
+            assert top, f"{page.name} begins with no note on the names that it takes"
+            words = " ".join(top[1].split())
+            assert "stand" in words, page.name
+            assert "clone of this repository" in words.replace("> ", ""), page.name
+
+
 def test_translations_have_the_same_commands() -> None:
     """The pages lead to one another, and have the same blocks to paste, word for word but for remarks."""
     for translated, name in TRANSLATED.items():
