@@ -172,6 +172,7 @@ def _relock(settings: Settings, here: Open, chosen: Sequence[Entry], *, offline:
 def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> Outcome:
     """Show each plugin's source, lock and environment."""
     from envbuilder.build import Builder
+    from envbuilder.lock.files import read_pins
     from envbuilder.render import Outcome, Table
 
     here = settings.open()
@@ -180,11 +181,13 @@ def status(settings: Settings, plugins: tuple[str, ...], differences: bool) -> O
 
         return show_differences(here, here.select(plugins))
     builder = Builder(here.workspace, here.profile, here.registry, offline=True)
+    pins = read_pins(here.workspace, here.profile).entries
     rows, plain = [], []
     for plugin in here.select(plugins):
         found = builder.find(plugin)
         state = found if isinstance(found, str) else "ready"
-        version = "" if isinstance(found, str) else found.versions.get(plugin.name, "")
+        pinned = pins[plugin.name].version if found == "not built" and plugin.name in pins else ""
+        version = pinned if isinstance(found, str) else found.versions.get(plugin.name, "")
         python = "" if isinstance(found, str) else found.versions["python"]
         torch = None if isinstance(found, str) else found.torch
         rows.append((plugin.name, plugin.stage or "", str(plugin.source), version, python, torch or "", state))

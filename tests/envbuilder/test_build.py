@@ -45,6 +45,9 @@ def leftovers(workshop: Workshop) -> list[Path]:
 
 def test_build_makes_one_environment_per_plugin(locked: Workshop) -> None:
     """Each plugin is importable in its own environment, by its own interpreter, and nothing is left in staging."""
+    before = locked.within("status", "--format", "json").json["result"]
+    assert isinstance(before, dict)
+    assert [(each["version"], each["state"]) for each in before["plugins"]] == [("0.1.0", "not built")] * 2
     found = environments(locked)
     assert [(each["plugin"], each["state"]) for each in found] == [("alpha", "built"), ("beta", "built")]
     for each in found:
