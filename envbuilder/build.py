@@ -89,6 +89,7 @@ class Builder:
         self._sources = Sources(workspace, profile, self._pins, offline=offline, frozen=True)
         self._interpreters: dict[str, Interpreter] = {}
         self._interpreter_guard = threading.Lock()
+        self._link_guard = threading.Lock()
         self._choices = Choices(workspace.own, profile.name)
         self._machine = _Machine()
         self._base_folders: set[Path] = set()
@@ -233,7 +234,8 @@ class Builder:
             with locked(self.store.lock_path(key), waiting=waiting):
                 reason = "to be mended" if mend else self.store.glance(key) or ""
                 if reason:
-                    report(PluginOutcome(plugin.name, "building"))
+                    mode, is_news = self._link_mode()
+                    report(PluginOutcome(plugin.name, "building", detail=LINK_NOTES[mode] if is_news else ""))
                     try:
                         self._make(draft, key, inputs, report, mend=mend)
                     except BaseException:
@@ -327,9 +329,6 @@ class Builder:
         mend: bool,
     ) -> None:
         pins = list(draft.pins.values())
-        mode, is_news = link_mode(self._workspace.shared)
-        if is_news:
-            report(PluginOutcome(draft.plugin.name, "building", detail=LINK_NOTES[mode]))
         folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
         with IndexMirrors(self._profile.index_mirrors).installable(folder) as project:
             recipe = Recipe(
@@ -338,7 +337,7 @@ class Builder:
                 interpreter=self._interpreter(draft.plugin),
                 env={
                     **self._sources.git_settings(pins),
-                    "UV_LINK_MODE": mode,
+                    "UV_LINK_MODE": self._link_mode()[0],
                 },
                 skeletons=self.store.skeletons,
                 prepare=lambda: self._prepare(pins),
@@ -355,6 +354,10 @@ class Builder:
             bytecode.compile(recipe.staging / "bin" / "python", lacking, env)
         self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
         bytecode.publish()
+
+    def _link_mode(self) -> tuple[str, bool]:
+        with self._link_guard:
+            return link_mode(self._workspace.shared)
 
     def _prepare(self, pins: Sequence[Pin]) -> dict[str, str]:
         ensure_objects(self._sources, pins, offline=self._offline)

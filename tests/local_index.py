@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import ssl
 import tarfile
 import threading
 import time
@@ -117,6 +118,7 @@ class Index:
         login: name and password that every request must bring; none where not given.
         uploaded: when each file was uploaded (PEP 700), by its name; told of none where not given.
         latency_s: how long every answer takes at least.
+        certificate: files of the certificate and its key, where it is served by https.
 
     Each folder in it is an index of its own, below `torch_url`.
 
@@ -133,6 +135,7 @@ class Index:
         login: tuple[str, str] | None = None,
         uploaded: Mapping[str, str] | None = None,
         latency_s: float = 0.0,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self.latency_s = latency_s
         self.folder = folder
@@ -144,12 +147,17 @@ class Index:
         handler = type("Handler", (_Handler,), {"index": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if certificate else "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
         """The address for ``index-url``."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/simple"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/simple"
 
     @property
     def torch_url(self) -> str:

@@ -51,6 +51,10 @@ def matrix(settings: Settings, plugins: tuple[str, ...], revision: str | None, p
             text = making.gitlab(found)
         case _:
             text = _table(found)
+            if not found and settings.output == "text" and not settings.quiet:
+                click.echo(
+                    f"nothing to test{f': no change since {revision} concerns it' if revision else ''}", err=True
+                )
     result = {"cells": [cell.plain for cell in found]}
     profile = names[0] if len(names) == 1 else ""
     return Outcome("matrix", profile, result=result, problems=tuple(problems), text=(text,))

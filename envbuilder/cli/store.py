@@ -164,7 +164,7 @@ def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]
         is_current = current is not None and each.number == current.number
         marks = {"current": is_current, "held": is_current and known.held, "pinned": each.number in pinned.generations}
         row = ", ".join(mark for mark, holds in marks.items() if holds)
-        rows.append((str(each.number), each.created, str(len(each.keys)), row))
+        rows.append((str(each.number), _moment(each.created), str(len(each.keys)), row))
         plain.append(
             {
                 "number": each.number,
@@ -174,12 +174,16 @@ def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]
                 "environments": dict(each.keys),
             }
         )
-    table = Table(("generation", "created", "environments", ""), tuple(rows), frozenset({"environments"}))
+    table = Table(("generation", "created (UTC)", "environments", ""), tuple(rows), frozenset({"environments"}))
     text: list[Table | str] = [table if rows else "no generations yet"]
     if pinned.environments:
         text.append(f"pinned environments: {', '.join(sorted(pinned.environments))}")
     result = {"generations": plain, "pinned-environments": sorted(pinned.environments)}
     return Outcome("generations", here.profile.name, result=result, text=tuple(text))
+
+
+def _moment(created: str) -> str:
+    return created[:19].replace("T", " ")
 
 
 @click.command()
@@ -191,7 +195,7 @@ def rollback(settings: Settings, number: int | None) -> Outcome:
 
     here = settings.open()
     chosen = _generations(here).roll_back(number)
-    text = f"{here.profile.name} is at generation {chosen.number} of {chosen.created}; envbuilder build returns to the locks"
+    text = f"{here.profile.name} is at generation {chosen.number} of {_moment(chosen.created)}; envbuilder build returns to the locks"
     return Outcome("rollback", here.profile.name, result={"number": chosen.number}, text=(text,))
 
 

@@ -89,7 +89,8 @@ def check(
     drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
     needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
-    checker = Checker(workspace, profile, pins, question)
+    holders = {name: _holders(name, drafts) for name in needed}
+    checker = Checker(workspace, profile, pins, question, holders)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
     asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
     listings = {} if question.offline else list_remotes(checker.sources, asked)
@@ -108,6 +109,10 @@ def check(
     return Report(
         len(entries), len(listings), tuple(_unique(problems)), cores, tuple(row for _, rows in verdicts for row in rows)
     )
+
+
+def _holders(name: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
+    return tuple(draft.plugin.name for draft in drafts if any(item.entry.name == name for item in draft.members))
 
 
 def _unique(problems: Sequence[Problem]) -> list[Problem]:
@@ -151,9 +156,22 @@ def list_remotes(sources: Sources, entries: Sequence[Entry]) -> dict[str, Refs |
 
 
 class Checker:
-    """One check of one profile."""
+    """One check of one profile.
 
-    def __init__(self, workspace: Workspace, profile: Profile, pins: Pins, question: Question):
+    Args:
+        workspace, profile, pins, question: what is checked.
+        holders: the plugins that each entry is locked for, as far as that is known.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        profile: Profile,
+        pins: Pins,
+        question: Question,
+        holders: Mapping[str, Sequence[str]] | None = None,
+    ):
+        self._holders = holders or {}
         self._workspace = workspace
         self._profile = profile
         self._pins = pins
@@ -230,7 +248,7 @@ class Checker:
             return self._problem("tag-missing", entry, message, hint=listing)
         if pinned is None or source.ref_kind != "tag" or found.object == pinned.tag_object:
             return None
-        hint = f"envbuilder lock --profile {self._profile.name} --repin  # if that was meant"
+        hint = f"{self._repin(entry)}  # if that was meant"
         if found.commit == pinned.commit:
             message = f"tag {source.ref!r} was made anew since it was locked; it names the same commit"
             return replace(self._problem("tag-recreated", entry, message, hint=hint), severity="warning")
@@ -239,7 +257,6 @@ class Checker:
 
     def check_pins(self, entries: Sequence[Entry]) -> list[Problem]:
         """Pins that are not as `lock` wrote them, or not what their commits say."""
-        hint = f"envbuilder lock --profile {self._profile.name} --repin"
         where = self._workspace.show(pins_path(self._workspace, self._profile))
 
         def edited(entry: Entry) -> str | None:
@@ -255,10 +272,16 @@ class Checker:
             for name in (*facts_of(pin.commit, pin.tag_object), f"{pin.commit}:{project_file(pin.subdirectory)}")
         )
         return [
-            Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, hint)
+            Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, self._repin(entry))
             for entry in entries
             if (reason := edited(entry))
         ]
+
+    def _repin(self, entry: Entry) -> str:
+        """The command that asks for an entry's tag anew, and for no tag that nobody told to have moved."""
+        return " ".join(
+            ["envbuilder lock --profile", self._profile.name, "--repin", *self._holders.get(entry.name, ())]
+        )
 
     def _contradiction(self, pin: Pin, source: GitSource) -> str | None:
         """Where a pin and its commit differ; None where they agree, or the commit is not at hand."""

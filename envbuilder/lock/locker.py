@@ -215,8 +215,10 @@ class Locker:
         start = time.monotonic()
         try:
             draft = self.recorded(plugin)
-            if not self._wants_newer(plugin) and self.is_current(draft):
+            is_current = self.is_current(draft)
+            if is_current and not self._wants_newer(plugin):
                 return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
+            before = self._texts(plugin) if is_current else None
             self.aligner.refuse_failed(plugin)
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
             final = self._resolve(self._first_draft(plugin))
@@ -229,7 +231,12 @@ class Locker:
                 for problem in known.problems
             )
             return PluginOutcome(plugin.name, "failed", time.monotonic() - start, problems=problems), None
+        if before == self._texts(plugin):
+            return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start, "nothing newer"), final
         return PluginOutcome(plugin.name, "locked", time.monotonic() - start), final
+
+    def _texts(self, plugin: Entry) -> list[str]:
+        return [(self.folder(plugin.name) / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "uv.lock")]
 
     def _first_draft(self, plugin: Entry) -> Draft:
         draft = self.draft(plugin)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -21,7 +22,7 @@ from envbuilder.models import Entry, GitSource, Profile, PypiSource
 from envbuilder.uv import default_index, index_tables
 
 if TYPE_CHECKING:
-    from pypi_simple import DistributionPackage
+    from pypi_simple import DistributionPackage, PyPISimple
 
 # Of how many newer releases the metadata is read, the newest first; each is a request.
 _READ = 10
@@ -208,17 +209,36 @@ def _version(package: DistributionPackage) -> Version | None:
         return None
 
 
+def index_client(url: str, auth: tuple[str, str] | None) -> PyPISimple:
+    """A client of an index that trusts whom uv, git and curl trust.
+
+    Where neither ``REQUESTS_CA_BUNDLE`` nor ``CURL_CA_BUNDLE``, which go before, is set, it takes the certificates of
+    ``SSL_CERT_FILE``, or of the first folder of ``SSL_CERT_DIR``.
+
+    Args:
+        url: the index.
+        auth: user and password; None where netrc serves.
+    """
+    from pypi_simple import PyPISimple
+
+    client = PyPISimple(url, auth=auth)
+    named = [os.environ.get("SSL_CERT_FILE", ""), *os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)]
+    if trusted := next((place for place in named if place and Path(place).exists()), None):
+        client.s.verify = trusted
+    return client
+
+
 def listed(name: str, profile: Profile) -> Iterator[DistributionPackage]:
     """The files of a project on the profile's indexes.
 
     Raises:
         EnvbuilderError: an index cannot be reached.
     """
-    from pypi_simple import NoSuchProjectError, PyPISimple
+    from pypi_simple import NoSuchProjectError
 
     for url, auth in indexes(profile):
         try:
-            with PyPISimple(url, auth=auth) as client:
+            with index_client(url, auth) as client:
                 yield from client.get_project_page(name, timeout=_TIMEOUT_S).packages
         except NoSuchProjectError:
             continue
@@ -234,11 +254,9 @@ def metadata_text(package: DistributionPackage, profile: Profile) -> str:
     Raises:
         EnvbuilderError: it cannot be had.
     """
-    from pypi_simple import PyPISimple
-
     url, auth = indexes(profile)[0]
     try:
-        with PyPISimple(url, auth=auth) as client:
+        with index_client(url, auth) as client:
             return client.get_package_metadata(package, timeout=_TIMEOUT_S)
     except (OSError, ValueError) as error:
         message = f"the metadata of {package.filename} cannot be had: {type(error).__name__}"

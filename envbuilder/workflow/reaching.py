@@ -13,7 +13,7 @@ from envbuilder import accelerators
 from envbuilder.errors import counted, redacted
 from envbuilder.git import Repository
 from envbuilder.lock.mirrors import IndexMirrors
-from envbuilder.lock.newer import indexes
+from envbuilder.lock.newer import index_client, indexes
 from envbuilder.models import GitSource, Workspace
 from envbuilder.workflow.health import Finding, View
 
@@ -105,10 +105,8 @@ def _indexes(views: Sequence[View]) -> Iterator[_Place]:
 
 def _silent(url: str, auth: tuple[str, str] | None) -> str | None:
     """Why an index cannot be used; None where it answers, be it that it has no such page."""
-    from pypi_simple import PyPISimple
-
     try:
-        with PyPISimple(url, auth=auth) as client:
+        with index_client(url, auth) as client:
             answer = client.s.head(f"{url.rstrip('/')}/", timeout=_TIMEOUT_S, allow_redirects=True)
     except (OSError, ValueError) as error:  # What requests raises is an OSError.
         return redacted(f"{type(error).__name__} within {_TIMEOUT_S:g} s")

@@ -286,9 +286,12 @@ def test_state_folder_can_be_elsewhere_and_shared(locked: Workshop, tmp_path: Pa
     home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
     other = tmp_path / "other"
     subprocess.run(["cp", "-r", str(locked.work), str(other)], check=True)
-    assert locked.within("build", env=home).status == 0
+    first = locked.within("build", env=home)
+    assert first.status == 0
     ran = locked.within("build", env=home, cwd=other)
     assert "2 unchanged" in ran.out
+    assert first.err.count("  building") == 2
+    assert first.err.count("uv's cache") == 1
     assert not (locked.work / ".envbuilder" / "store").exists()
     assert len(list((tmp_path / "home" / "workspaces").iterdir())) == 2
 

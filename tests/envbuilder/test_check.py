@@ -154,6 +154,7 @@ def test_tag_moved_is_not_seen_by_uv(workshop: Workshop) -> None:
     assert old[:12] in found["message"]
     assert new[:12] in found["message"]
     assert check(workshop, "--offline") == []
+    assert found["hint"] == "envbuilder lock --profile prod --repin alpha  # if that was meant"
     obey(workshop, found["hint"])
     assert check(workshop) == []
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from local_index import Index
+from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
 
@@ -120,6 +121,35 @@ def test_doctor_names_who_cannot_be_reached(workshop: Workshop) -> None:
     assert "\n      hint: curl -sSI http://127.0.0.1:9/simple/\n" in text
     quiet = judged(workshop.within("doctor", "--offline", "--format", "json"))
     assert quiet["index"] == ("ok", "127.0.0.1:9: not asked, the network is off")
+
+
+def test_doctor_trusts_whom_uv_and_git_trust(workshop: Workshop, tmp_path: Path) -> None:
+    """An index whose certificate no public authority signed answers, once a variable names the one that did."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=index -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*words.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    folder = tmp_path / "trusted"
+    folder.mkdir()
+    shutil.copy(certificate, folder)
+    subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True)
+    make_wheel(tmp_path / "wheels", "one", "1.0")
+    nobody = dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "")
+    with Index(tmp_path / "wheels", certificate=(certificate, key)) as index:
+        for name in ("prod", "dev"):
+            workshop.write(f"profiles/{name}/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+        found = {
+            name: judged(workshop.within("doctor", "--format", "json", env={**nobody, **env}))["index"]
+            for name, env in {
+                "nobody": {},
+                "file": {"SSL_CERT_FILE": str(certificate)},
+                "folder": {"SSL_CERT_DIR": f"/nowhere:{folder}"},
+            }.items()
+        }
+        ran = workshop.within("add", "one", "--pypi", "one==1.0", env={**nobody, "SSL_CERT_FILE": str(certificate)})
+    assert "SSLError" in found["nobody"][1]
+    assert found["file"][0] == found["folder"][0] == "ok"
+    assert "index-unreachable" not in ran.err
+    assert ("page", "one") in index.asked
 
 
 def test_doctor_looks_at_machines_without_a_workspace_and_at_broken_profiles(workshop: Workshop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -64,6 +65,7 @@ def test_each_change_is_a_generation_and_a_no_op_is_none(three: Workshop) -> Non
     """Generations count up with what was built; building again adds none; the profile is one link to the newest."""
     assert three.within("build").status == 0
     assert numbers(three) == [(1, False, 1), (2, False, 1), (3, True, 2)]
+    assert re.search(r"^ 3 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +2 +current$", three.within("generations").out, re.MULTILINE)
     pointer = three.work / ".envbuilder" / "envs" / "prod"
     assert pointer.readlink().name == "3"
     assert sorted(path.name for path in pointer.iterdir()) == ["alpha", "beta"]

@@ -64,6 +64,9 @@ def test_upgrade_takes_the_newest_of_everything_and_tells(shop: Workshop) -> Non
     assert ["alpha", "one", "1.0", "1.1", "changed"] in lines
     assert ["alpha", "two", "1.0", "1.1", "changed"] in lines
     assert lock(shop, "--upgrade") == []
+    ran = shop.within("lock", "--upgrade-package", "two")
+    assert ran.out == "2 unchanged: profiles/prod\n"
+    assert ran.err.count("(nothing newer)") == 2
 
 
 def test_upgrade_package_takes_the_newest_of_that_alone(shop: Workshop) -> None:

@@ -165,6 +165,8 @@ def test_changes_affect_what_leads_to_them(shop: Workshop) -> None:
     """Registry, overlay, lock, package folder, profile and core: each to the cells that it can matter to."""
     everything = {f"{cell['plugin']} {cell['profile']}" for cell in cells(shop)}
     assert names(shop, "--changed-since", "HEAD") == []
+    ran = shop.within("matrix", "--changed-since", "HEAD")
+    assert (ran.out, ran.err) == ("", "nothing to test: no change since HEAD concerns it\n")
     for change, affected in AFFECTED:
         change(shop)
         ran = shop.within("matrix", "--format", "json", "--changed-since", "HEAD")
