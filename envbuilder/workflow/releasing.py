@@ -153,6 +153,7 @@ class Releaser:
         checkout = Checkout(top, self._workspace.git_mirrors)
         if not checkout.is_repository:
             shown = self._workspace.show(top)
+            hint = f"mv {shown} {shown}.old && {hint}  # clones it in its place"
             raise UsageError(f"{shown} is no clone of {source.url}", code="no-repository", where=shown, hint=hint)
         if (origin := checkout.ask("config", "remote.origin.url")) != source.url:
             shown = self._workspace.show(top)

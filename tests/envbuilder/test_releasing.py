@@ -164,6 +164,11 @@ def test_what_cannot_be_released_is_refused(shop: Shop) -> None:
     assert refused() == refused("--bump", "patch", "--version", "1.0") == ["usage"]
     assert refused("--version", "0.1.0") == refused("--version", "0.0.9") == ["version-not-newer"]
     assert refused("--version", "one") == ["usage"]
+    (folder / ".git").rename(folder / "git")  # A folder of the workspace's own repository, as far as git can see.
+    ran = shop.release("alpha", "--bump", "patch", "--yes")
+    assert (ran.status, ran.codes) == (2, ["no-repository"])
+    assert "mv packages/alpha packages/alpha.old && envbuilder dev on alpha --branch" in ran.out
+    (folder / "git").rename(folder / ".git")
     (folder / "new.txt").write_text("x")
     assert refused("--bump", "patch") == ["work-uncommitted"]
     (folder / "new.txt").unlink()
