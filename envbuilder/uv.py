@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -59,6 +60,9 @@ OLDEST = (0, 9, 0)
 _TORN = re.compile(
     r"Failed to install: \S+ \(([A-Za-z0-9][A-Za-z0-9._-]*)==[^)]*\) cause: .*/archive-v\d+/.*\(os error 2\)"
 )
+
+# ENOSPC, EDQUOT and EFBIG, as uv writes them.
+_NO_ROOM = re.compile(r"\(os error (28|122|27)\)")
 
 # Asked of every interpreter; the answer is part of an environment's key.
 _IDENTITY = """
@@ -356,6 +360,11 @@ def _without_frames(lines: list[str]) -> Iterator[str]:
         elif depth is None or indent <= depth:
             depth = None
             yield line
+
+
+def found_no_room(done: process.Completed) -> bool:
+    """Whether the disk, a quota or a limit on a file's size let uv write no more."""
+    return not done.ok and (done.returncode == -signal.SIGXFSZ or _NO_ROOM.search(done.stderr) is not None)
 
 
 def torn_in_cache(done: process.Completed) -> str | None:

@@ -77,11 +77,14 @@ class LineDisplay:
         self._guard = threading.Lock()
         self._totals: dict[str, int] = {}
         self._told: dict[str, float] = {}
+        self._unstarted = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._unstarted:
+            self._say(_not_started(self._unstarted))
         self._stream.flush()
 
     def started(self, task: str, items: int, device: str) -> None:
@@ -97,7 +100,10 @@ class LineDisplay:
             self._say(f"{task}: {done}/{self._totals.get(task, 0)}" + (f", {failed} failed" if failed else ""))
 
     def finished(self, result: TaskResult) -> None:
-        """Tell a task's end."""
+        """Tell a task's end; of those that an interruption kept from starting only the number, at the end."""
+        if _kept_from_starting(result):
+            self._unstarted += 1
+            return
         self._say(f"{result.id}: {ending(result)}")
 
     def noted(self, task: str, text: str) -> None:
@@ -135,12 +141,15 @@ class LiveDisplay:
         self._bars: dict[str, TaskID] = {}
         # When the first progress was told of each, and how much there was by then: a resumed task has some already.
         self._begun: dict[str, tuple[float, int]] = {}
+        self._unstarted = 0
 
     def __enter__(self) -> Self:
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._unstarted:
+            self._print(_not_started(self._unstarted), "yellow")
         self._progress.stop()
 
     def started(self, task: str, items: int, device: str) -> None:
@@ -158,7 +167,10 @@ class LiveDisplay:
         self._update(task, completed=done, failed=text, speed=speed)
 
     def finished(self, result: TaskResult) -> None:
-        """Turn it into a line."""
+        """Turn it into a line; those that an interruption kept from starting are only counted."""
+        if _kept_from_starting(result):
+            self._unstarted += 1
+            return
         bar = self._bars.pop(result.id, None)
         if bar is not None:
             self._progress.remove_task(bar)
@@ -181,6 +193,14 @@ class LiveDisplay:
 
     def _print(self, text: str, style: str) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False)
+
+
+def _kept_from_starting(result: TaskResult) -> bool:
+    return result.code == "interrupted" and not result.attempts
+
+
+def _not_started(number: int) -> str:
+    return f"{counted(number, 'task')} {'was' if number == 1 else 'were'} not started"
 
 
 def _mild(result: TaskResult) -> bool:

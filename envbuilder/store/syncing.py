@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -164,7 +165,9 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
     if package := uv.torn_in_cache(made):
         message = uv.explain(made, plugin, "", hint="").message
         raise TornError(package, message, hint=f"uv cache clean {package} && {again}")
-    problem = uv.explain(made, plugin, "sync-failed", hint=again)
+    places = f"df -h {shlex.quote(str(recipe.staging.parent))} {shlex.quote(str(uv.cache_folder()))}"
+    hint = f"{places}  # envbuilder gc may make room" if uv.found_no_room(made) else again
+    problem = uv.explain(made, plugin, "sync-failed", hint=hint)
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from envbuilder.errors import ConfigError, Interrupted
 from pipeline.cli import Terms, execute_run, plan_run, plugins_of, show_run
 from pipeline.errors import RecordError
 from pipeline.placement import Stop
+from pipeline.render import make_display
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
@@ -220,10 +222,13 @@ def test_several_jobs_share_the_processors(bench: Bench) -> None:
 
 def test_interrupted_run_keeps_what_was_written(bench: Bench) -> None:
     """Once the event is set workers are ended, the answers so far stay, and the record says cancelled."""
-    bench.plugin("hang", HANG)
+    for name in ("hang", "later", "last"):
+        bench.plugin(name, HANG)
     pids = bench.root / "pids"
-    request = bench.request(f"inference: [{{plugin: hang, params: {{pids: {pids}}}}}]")
-    stop = Stop()
+    request = bench.request(
+        f"inference: [{{plugin: hang, params: {{pids: {pids}}}}}, {{plugin: later}}, {{plugin: last}}]"
+    )
+    stop, said = Stop(), io.StringIO()
 
     def interrupt_after_first_answer() -> None:
         path = bench.state / "runs" / "latest" / "answers" / "hang@lines.jsonl"
@@ -232,10 +237,12 @@ def test_interrupted_run_keeps_what_was_written(bench: Bench) -> None:
 
     watcher = threading.Thread(target=interrupt_after_first_answer)
     watcher.start()
-    with pytest.raises(Interrupted) as caught:
-        execute_run(request, interrupted=stop)
+    with pytest.raises(Interrupted) as caught, make_display(said) as display:
+        execute_run(request, interrupted=stop, reporter=display)
     watcher.join()
     assert caught.value.exit_status == 130
+    assert said.getvalue().endswith("was interrupted\n2 tasks were not started\n")
+    assert "later" not in said.getvalue()
     outcome = show_run(bench.state)
     assert outcome.status == "cancelled"
     assert outcome.tasks[0].status == "cancelled"
