@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -240,7 +241,8 @@ class Repository:
         with self._alone():
             done = self._in_clone("update-ref", name, target)
         if not done.ok:
-            raise ToolError(f"cannot make {name} of {self.path} name {target[:12]}: {_last_line(done)}")
+            message = f"cannot make {name} of {self.path} name {target[:12]}: {_last_line(done)}"
+            raise ToolError(message, hint=_look_at(self.path.parent, done))
 
     def resolve(self, kind: str, ref: str) -> Resolved | None:
         """What a ref is in the clone, without touching the network."""
@@ -346,7 +348,8 @@ class Repository:
         for arguments in steps:
             done = git(*arguments, env=submodules)
             if not done.ok:
-                raise ToolError(f"cannot check out {commit[:12]} of {self.url}: {_last_line(done)}")
+                message = f"cannot check out {commit[:12]} of {self.url}: {_last_line(done)}"
+                raise ToolError(message, hint=_look_at(folder.parent, done))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -373,7 +376,8 @@ class Repository:
             # uv asks for a locked commit by its digest; a clone serves that only when told to.
             done = git("--git-dir", str(fresh), "config", "uploadpack.allowAnySHA1InWant", "true")
         if not done.ok:
-            raise ToolError(f"cannot make {self.path}: {_last_line(done)}")
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise ToolError(f"cannot make {self.path}: {_last_line(done)}", hint=_look_at(self.path.parent, done))
         shutil.rmtree(self.path, ignore_errors=True)
         fresh.rename(self.path)
 
@@ -479,6 +483,12 @@ def _slug(url: str) -> str:
     return (
         re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")).strip("-.") or "repo"
     )
+
+
+def _look_at(folder: Path, done: process.Completed) -> str:
+    """The command that shows why git could not write below a folder: no room, or whose it is."""
+    no_room = any(os.strerror(number) in done.stderr for number in (errno.ENOSPC, errno.EDQUOT))
+    return f"{'df -h' if no_room else 'ls -ld'} {shlex.quote(str(folder))}"
 
 
 def _last_line(done: process.Completed) -> str:

@@ -217,8 +217,9 @@ def test_point_gives_a_tag_its_pinned_object_back(workshop: Workshop) -> None:
     assert moved.commit != first
     clone.point("tag", "v0.1.0", pin.object)
     assert clone.resolve("tag", "v0.1.0") == pin
-    with pytest.raises(ToolError, match="cannot make"):
+    with pytest.raises(ToolError, match="cannot make") as caught:
         clone.point("tag", "v0.1.0", "0123" * 10)
+    assert caught.value.hint == f"ls -ld {clone.path.parent}"
 
 
 def test_a_git_hook_does_not_lead_us_astray(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
