@@ -155,7 +155,12 @@ offline_option = click.option("--offline", is_flag=True, envvar="UV_OFFLINE", he
 
 def plain(outcome: PluginOutcome) -> dict[str, object]:
     """A plugin's outcome as the JSON envelope holds it."""
-    return {"plugin": outcome.plugin, "state": outcome.state, "seconds": round(outcome.seconds, 3)}
+    return {
+        "plugin": outcome.plugin,
+        "state": outcome.state,
+        "seconds": round(outcome.seconds, 3),
+        "detail": outcome.detail or None,
+    }
 
 
 def summary(outcomes: Sequence[PluginOutcome], where: str) -> str:

@@ -101,7 +101,7 @@ def _nothing_to_do(settings: Settings, *, check: bool) -> Outcome | None:
     if not settings.quiet:
         for name in names:
             click.echo(f"= lock {name}  unchanged", err=True)
-    plugins = [{"plugin": name, "state": "unchanged", "seconds": 0.0} for name in names]
+    plugins = [{"plugin": name, "state": "unchanged", "seconds": 0.0, "detail": None} for name in names]
     text = f"{len(names)} unchanged: profiles/{settings.profile}"
     return Outcome("lock", settings.profile, {"plugins": plugins, "changes": []}, text=(text,))
 

@@ -26,10 +26,13 @@ def files(workshop: Workshop, place: str = "prod") -> dict[str, bytes]:
 
 
 def states(ran: Ran) -> dict[str, str]:
-    """What `lock --format json` says of each plugin."""
+    """What `lock --format json` says of each plugin; the detail tells a lock made again from one left alone."""
     result = ran.json["result"]
     assert isinstance(result, dict)
-    return {each["plugin"]: each["state"] for each in result["plugins"]}
+    return {
+        each["plugin"]: f"{each['state']} ({each['detail']})" if each.get("detail") else each["state"]
+        for each in result["plugins"]
+    }
 
 
 def lock(workshop: Workshop, *arguments: str, env: dict[str, str] | None = None) -> dict[str, str]:
@@ -133,7 +136,7 @@ def test_what_a_person_sets_for_other_projects_changes_nothing(workshop: Worksho
     workshop.plugin("alpha")
     lock(workshop)
     before = files(workshop)
-    assert lock(workshop, "--upgrade", env=env) == {"alpha": "locked"}
+    assert lock(workshop, "--upgrade", env=env) == {"alpha": "unchanged (nothing newer)"}
     assert files(workshop) == before
 
 
@@ -257,7 +260,7 @@ def test_a_moved_tag_is_kept_until_repin(family: Workshop) -> None:
     assert lock(family) == {"alpha": "unchanged", "beta": "locked"}
     for name in ("alpha", "beta"):
         assert f"#{old}" in files(family)[f"{name}/uv.lock"].decode()
-    assert lock(family, "--upgrade") == {"alpha": "locked", "beta": "locked"}
+    assert lock(family, "--upgrade") == dict.fromkeys(("alpha", "beta"), "unchanged (nothing newer)")
     assert f"#{new}" not in files(family)["alpha/uv.lock"].decode()
     assert lock(family, "--repin") == {"alpha": "locked", "beta": "locked"}
     for name in ("alpha", "beta"):
@@ -278,7 +281,7 @@ def test_packages_of_one_repository_share_one_commit(workshop: Workshop) -> None
     workshop.git("-C", str(_mono(workshop)), "tag", "--delete", "v0.1.0")
     _commit(workshop, "v0.1.0")
     shutil.rmtree(workshop.work / ".envbuilder")
-    assert lock(workshop, "--upgrade", "-j", "4") == {"alpha": "locked", "beta": "locked"}
+    assert lock(workshop, "--upgrade", "-j", "4") == {"alpha": "unchanged (nothing newer)", "beta": "locked"}
     assert files(workshop)["pins.toml"].decode().count(f'commit = "{old}"') == 2
 
 
