@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import click
@@ -33,7 +33,7 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from local_index import Index, make_wheel  # noqa: E402
+from local_index import Index, Server, make_wheel  # noqa: E402
 from workshop import PYTHON, Workshop  # noqa: E402
 
 from envbuilder.uv import find_uv  # noqa: E402
@@ -63,7 +63,7 @@ def git_server(folder: Path, latency_s: float) -> Iterator[str]:
         subprocess.run(["git", "clone", "--quiet", "--bare", repository, bare], check=True)
         subprocess.run(["git", "-C", bare, "repack", "-adq"], check=True)
         subprocess.run(["git", "-C", bare, "update-server-info"], check=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()

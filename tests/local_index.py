@@ -145,7 +145,7 @@ class Index:
         self.sent = 0
         self._guard = threading.Lock()
         handler = type("Handler", (_Handler,), {"index": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._scheme = "https" if certificate else "http"
         if certificate:
@@ -192,7 +192,12 @@ class Index:
         return [*wheels, *(each for each in sorted(sdists) if parse_sdist_filename(each.name)[0] == project)]
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """A server on loopback, for many clients at once."""
+
+    # By itself it lets five wait; whoever else comes at that moment tries again a second later.
+    request_queue_size = 128
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that have what they want hang up."""
 
