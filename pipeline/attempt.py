@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING
 from envbuilder.process import clean_environment
 from pipeline import orphans
 from pipeline.layout import write_context
-from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, worker_argv
+from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, script, worker_argv
 from pipeline.redaction import clean_file
+from pipeline.supervisor import Documents, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,6 @@ _LEAVE_S = 30.0
 # A supervisor gives up after a minute on what hangs in the kernel, and says so.
 _SUPERVISOR_S = 90.0
 _LOG_BYTES = 64 * 1024 * 1024
-_SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 
 
 @dataclass(frozen=True)
@@ -195,15 +194,15 @@ class Worker:
     def __init__(self, request: AttemptRequest) -> None:
         self.stdout, self.stderr = request.stdout, request.stderr
         self.ended: Ended | None = None
-        self._rest = b""
         self._refused: str | None = None
         self._mark = f"{request.folder.parent.parent.name}/{request.id}"
         self.messages, messages_out = os.pipe()
         jobs_in, self._jobs = os.pipe()
         self.control, theirs = socket.socketpair()
+        self._told = Documents(self.control.fileno())
         try:
             self._supervisor = subprocess.Popen(
-                (sys.executable, "-I", "-S", _SUPERVISOR, str(theirs.fileno())),
+                (sys.executable, "-I", "-S", *script("supervisor.py", theirs.fileno())),
                 env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -228,7 +227,7 @@ class Worker:
             "grace_s": request.grace_s,
         }
         with contextlib.suppress(OSError):  # A supervisor that is gone already shows in its silence.
-            self.control.sendall(json.dumps(order).encode() + b"\n")
+            self.control.sendall(packed(order))
         os.set_blocking(self.messages, False)
         self.control.setblocking(False)
 
@@ -252,20 +251,12 @@ class Worker:
         """Take in what the supervisor says; how it all ended, once it has."""
         if self.ended is not None:
             return self.ended
-        try:
-            block = self.control.recv(_BLOCK)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            block = b""
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        for line in lines:
-            document = json.loads(line)
-            self._refused = document.get("refused", self._refused)
-            if "ended" in document:
-                told = document["ended"]
-                self.ended = Ended(**{**told, "survivors": tuple(told["survivors"])}, refused=self._refused)
-        if not block and self.ended is None:
+        with contextlib.suppress(BlockingIOError):
+            for document in self._told.read():
+                self._refused = document.get("refused", self._refused)
+                if "ended" in document:
+                    self.ended = Ended(**document["ended"], refused=self._refused)
+        if self._told.ended and self.ended is None:
             # Somebody killed the supervisor. The worker dies with it; the rest is found by a mark that it inherited.
             self.ended = Ended(survivors=orphans.end(orphans.WORKER, self._mark))
         return self.ended
@@ -285,7 +276,7 @@ class Worker:
 
     def _ask_to_end(self, grace_s: float) -> None:
         with contextlib.suppress(OSError):
-            self.control.sendall(json.dumps({"end": grace_s}).encode() + b"\n")
+            self.control.sendall(packed({"end": grace_s}))
 
     def leave(self) -> Ended:
         """Let it end by itself, now that no further job comes; end it where it does not, and let go of it."""

@@ -2,18 +2,11 @@
 
 Standard library only, Python 3.8 and later, and nothing of the host: a plugin's dependencies never meet ours. One
 file, if a long one: what it could be split into would have to be found from inside a foreign environment.
-Called as ``python -u -s bootstrap.py PROTOCOL_FD JOBS_FD``: messages go out on the one, the paths of context files,
+Called as ``python -u -s … bootstrap.py PROTOCOL_FD JOBS_FD``: messages go out on the one, the paths of context files,
 one a line, come in on the other; the one in work is also in ``ENVBUILDER_CONTEXT``.
 """
 
 from __future__ import annotations
-
-import os
-import sys
-
-if __name__ == "__main__":  # The host's own modules stand beside this file; a plugin must not see them.
-    _here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - before anything else is imported.
-    sys.path[:] = [each for each in sys.path if os.path.realpath(each) != _here]
 
 import contextlib
 import dataclasses
@@ -21,11 +14,13 @@ import importlib
 import importlib.util
 import json
 import math
+import os
 import platform
 import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 import traceback

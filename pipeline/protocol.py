@@ -150,10 +150,25 @@ class Decoder:
         return self._heard > _MOST_CHATTER
 
 
+# Python compiles a script each time that it is called; what it imports, once. The folder of `-c` is not for plugins.
+_AS_SCRIPT = """\
+import sys
+sys.path[:] = filter(None, sys.path)
+from importlib.machinery import SourceFileLoader
+del sys.argv[0]
+__file__ = sys.argv[0]
+exec(SourceFileLoader("__main__", __file__).get_code("__main__"))
+"""
+
+
 def worker_argv(environment: Environment, *, protocol: int, jobs: int) -> tuple[str, ...]:
     """The command line of a worker; it writes messages to one descriptor and reads its jobs' paths from the other."""
-    bootstrap = Path(__file__).with_name("bootstrap.py")
-    return (str(environment.python), "-u", "-s", str(bootstrap), str(protocol), str(jobs))
+    return (str(environment.python), "-u", "-s", *script("bootstrap.py", protocol, jobs))
+
+
+def script(name: str, *arguments: int) -> tuple[str, ...]:
+    """The words that have a Python run one of our files as if it were called by its path, but compiled only once."""
+    return ("-c", _AS_SCRIPT, str(Path(__file__).with_name(name)), *map(str, arguments))
 
 
 def job_document(task: Task, attempt: str, *, folder: Path, device: str, gpu_name: str = "") -> dict[str, object]:

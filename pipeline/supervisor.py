@@ -1,24 +1,26 @@
 """The supervisor of one worker: starts it, outlives it, and leaves nothing of it behind.
 
 A small process between the runner and a worker, of the standard library alone, called as
-``python -I -S supervisor.py CONTROL_FD``. It is in a session of its own and the reaper of every orphan below it
+``python -I -S … supervisor.py CONTROL_FD``. It is in a session of its own and the reaper of every orphan below it
 (``PR_SET_CHILD_SUBREAPER``), so that double forks and ``setsid`` lead nowhere else: while anything that the worker
 started is alive, or not yet reaped, ``waitpid`` has something to say, and once it has not, nothing is left.
 
-On the control socket the runner sends one line of JSON that says what to start, and later, if it wants the worker to
+On the control socket the runner sends one document that says what to start, and later, if it wants the worker to
 end, ``{"end": seconds of grace}``. The supervisor answers ``{"pid": ...}`` and, when nothing is left, ``{"ended": ...}``.
 Where the socket ends, the runner is gone, however it went: everything is killed at once.
+
+Each task waits for a supervisor to start, so it imports little: both ends are one interpreter and need no more than
+`marshal` to talk, which unlike `json` and `socket` is there already.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import marshal
 import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 
@@ -32,6 +34,7 @@ _SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
 
 _BLOCK = 1 << 16
+_LENGTH = 4
 # What even SIGKILL has not ended by then hangs in the kernel.
 _GONE_S = 60.0
 _PAUSE_S = 0.005
@@ -41,8 +44,8 @@ _LOG_TAIL = 1 << 20
 
 def main() -> int:
     """Supervise one worker."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.set_inheritable(False)
+    control = int(sys.argv[1])
+    os.set_inheritable(control, False)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wakeup_in, wakeup_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -51,31 +54,50 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    lines = _Lines(control)
-    while not lines.ended:
-        for order in lines.read():
-            Supervisor(control, lines, wakeup_in, libc, order).run()
+    orders = Documents(control)
+    while not orders.ended:
+        for order in orders.read():
+            Supervisor(control, orders, wakeup_in, libc, order).run()
             return 0
     return 0
 
 
-class _Lines:
-    """Lines of JSON from the runner."""
+def packed(document: Mapping[str, object]) -> bytes:
+    """A document as it goes over the control socket: its length in four bytes, and `marshal`'s form of it."""
+    data = marshal.dumps(dict(document))
+    return len(data).to_bytes(_LENGTH, "big") + data
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+
+class Documents:
+    """What comes in over a control socket.
+
+    Args:
+        descriptor: the socket's.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._rest = b""
         self.ended = False
 
     def read(self) -> Iterator[Any]:
-        """The lines that one read completes."""
+        """The documents that one read completes.
+
+        Raises:
+            BlockingIOError: there is nothing to read now.
+        """
         try:
-            block = self._control.recv(_BLOCK)
+            block = os.read(self._descriptor, _BLOCK)
         except ConnectionError:
             block = b""
         self.ended = not block
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        yield from map(json.loads, lines)
+        self._rest += block
+        while len(self._rest) >= _LENGTH:
+            end = _LENGTH + int.from_bytes(self._rest[:_LENGTH], "big")
+            if len(self._rest) < end:
+                return
+            document, self._rest = self._rest[_LENGTH:end], self._rest[end:]
+            yield marshal.loads(document)  # noqa: S302 - it comes from the process that started us, or that we started
 
 
 class _Log:
@@ -117,10 +139,8 @@ class _Log:
         os.close(self.source)
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._file, view) :]
+            _write(self._file, data)
         except OSError:  # A full disk must not keep anybody from ending processes.
             self._left = 0
 
@@ -130,17 +150,17 @@ class Supervisor:
 
     Args:
         control: the socket to the runner.
-        lines: what comes in on it.
+        orders: what comes in on it.
         wakeup: a descriptor that can be read when a signal has come.
         libc: for prctl.
         order: ``argv``, ``cwd``, ``env``, ``pass_fds``, ``stdout``, ``stderr`` (paths), ``log_bytes``, ``grace_s``.
     """
 
     def __init__(
-        self, control: socket.socket, lines: _Lines, wakeup: int, libc: ctypes.CDLL, order: Mapping[str, Any]
+        self, control: int, orders: Documents, wakeup: int, libc: ctypes.CDLL, order: Mapping[str, Any]
     ) -> None:
         self._control = control
-        self._lines = lines
+        self._orders = orders
         self._wakeup = wakeup
         self._libc = libc
         self._order = order
@@ -191,7 +211,7 @@ class Supervisor:
             self._listen()
             self._reap()
             self._end_if_due()
-        survivors = [] if self._alone else descendants(os.getpid())
+        survivors = () if self._alone else tuple(descendants(os.getpid()))
         for log in self._logs:
             log.close()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -209,7 +229,7 @@ class Supervisor:
         """Wait for the runner, the logs or a signal, but no longer than something is due."""
         poll = select.poll()
         watched = {log.source: log for log in self._logs if log.open}
-        for descriptor in (*watched, self._wakeup, *([] if self._lines.ended else [self._control.fileno()])):
+        for descriptor in (*watched, self._wakeup, *([] if self._orders.ended else [self._control])):
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll(self._patience_ms()):
             if descriptor in watched:
@@ -218,9 +238,9 @@ class Supervisor:
                 if signal.SIGTERM in os.read(self._wakeup, _BLOCK):
                     self._ask_to_end(self._order["grace_s"])
             else:
-                for line in self._lines.read():
-                    self._ask_to_end(line["end"])
-                if self._lines.ended:
+                for order in self._orders.read():
+                    self._ask_to_end(order["end"])
+                if self._orders.ended:
                     self._ask_to_end(0.0)
 
     def _patience_ms(self) -> float | None:
@@ -267,9 +287,16 @@ class Supervisor:
 
     def _tell(self, document: Mapping[str, object]) -> None:
         try:
-            self._control.sendall(json.dumps(document).encode() + b"\n")
+            _write(self._control, packed(document))
         except OSError:
             pass  # Nobody is left to be told.
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it, in as many goes as it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _signal(process: int, number: int) -> None:

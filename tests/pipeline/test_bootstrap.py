@@ -124,6 +124,40 @@ def test_worker_sees_nothing_of_the_host(bench: Bench, monkeypatch: pytest.Monke
     assert not list(bench.root.glob("site/__pycache__"))
 
 
+SPAWN = """
+import multiprocessing
+class Plugin:
+    def load(self, context):
+        pass
+    def predict(self, batch):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.map(about, batch)
+def about(item):
+    return item.id + " in " + str(multiprocessing.parent_process() is not None)
+"""
+
+
+def test_items_reach_processes_that_a_plugin_spawns(bench: Bench) -> None:
+    """A spawned process, such as a data loader's, begins with the worker's own file, and so knows what an item is."""
+    bench.plugin("spawn", SPAWN)
+    outcome = execute_run(bench.request("inference: [{plugin: spawn, batch: 2}]"))
+    assert outcome.ok, outcome.problems
+    (journal,) = Path(outcome.paths["answers"]).glob("*.jsonl")
+    answers = {line["item"]: line["answer"] for line in map(json.loads, journal.read_text().splitlines())}
+    assert answers
+    assert answers == {item: f"{item} in True" for item in answers}
+
+
+def test_the_worker_is_compiled_once(bench: Bench) -> None:
+    """What runs in each environment comes from its bytecode cache, as imported modules do."""
+    _looked(bench)
+    (compiled,) = bench.root.glob("pycache/**/bootstrap.*.pyc")
+    before = compiled.stat()
+    _looked(bench)
+    after = compiled.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_context_holds_what_the_task_says(bench: Bench) -> None:
     """Parameters, device, seed, batch and cache folder reach the plugin."""
     found = _looked(bench, "inference: [{plugin: look, batch: 4, params: {beam: 2}}]\nseed: 7")
