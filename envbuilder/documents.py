@@ -8,7 +8,6 @@ expected, and the nearest known key.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import stat
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from envbuilder.errors import ConfigError, Problem, redacted
+from envbuilder.errors import ConfigError, Problem, nearest, redacted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -349,8 +348,8 @@ def _real_path(value: Any, location: tuple[int | str, ...]) -> Path_:
 
 
 def _nearest(word: str, known: list[str]) -> str | None:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else None
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else None
 
 
 def _known_keys(schema: type[BaseModel], path: Path_) -> list[str]:
@@ -400,8 +399,8 @@ def _problem(place: Place, message: str, *, entry: str | None = None, remark: st
 def _neighbour(path: Path) -> str:
     """The file beside one that is not there that looks most like it, as words to add."""
     with contextlib.suppress(OSError):
-        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
-        return f"; nearest: {near[0]}" if near else ""
+        near = nearest(path.name, [each.name for each in path.parent.iterdir()])
+        return f"; nearest: {near}" if near else ""
     return ""
 
 

@@ -46,6 +46,19 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The known word that a mistyped one most looks like; None where none comes near.
+
+    Args:
+        word: what was written.
+        known: what could have been meant.
+        cutoff: how alike two words must be, from 0 to 1.
+    """
+    import difflib  # Only when something is wrong already: every command begins without it.
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
+
+
 def counted(number: int, noun: str, nouns: str = "") -> str:
     """A number with its noun: ``1 file``, ``2 files``; `nouns` is the plural where an ``s`` does not make it."""
     return f"{number} {noun if number == 1 else nouns or noun + 's'}"

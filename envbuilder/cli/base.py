@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from click.core import ParameterSource
 
 from envbuilder.cli import words
 from envbuilder.cli.commands import lose_output, said_before, shared_options
-from envbuilder.errors import UsageError
+from envbuilder.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry, PluginOutcome, Profile, Registry, Workspace
@@ -89,8 +88,8 @@ class Open:
         return "".join(line for line in text.splitlines(True) if not line.startswith("# yaml-language-server:"))
 
     def _nearest(self, name: str) -> str:
-        near = difflib.get_close_matches(name, [entry.name for entry in self.registry.plugins], n=1, cutoff=0.4)
-        return f"; nearest plugin: {near[0]}" if near else ""
+        near = nearest(name, [entry.name for entry in self.registry.plugins], cutoff=0.4)
+        return f"; nearest plugin: {near}" if near else ""
 
 
 def common(command: Callable[..., Outcome], *, formats: Sequence[str] = ()) -> Callable[..., None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common
-from envbuilder.errors import EnvbuilderError, Problem, UsageError, counted
+from envbuilder.errors import EnvbuilderError, Problem, UsageError, counted, nearest
 
 if TYPE_CHECKING:
     from envbuilder.lock.comparing import Change, Snapshot
@@ -156,8 +155,8 @@ class Sides:
             hint = f"envbuilder diff {shlex.quote(next(f'{kind}:{word}' for kind in meanings))}"
             raise UsageError(f"{word!r} may be {said}; write {written}", hint=hint)
         message = f"{word!r} is no profile, no generation of {self._here.profile.name}, no run and no git revision"
-        if near := difflib.get_close_matches(word, PROFILES, n=1):
-            raise UsageError(f"{message}; nearest: {near[0]}", hint=f"envbuilder diff {near[0]}")
+        if near := nearest(word, PROFILES):
+            raise UsageError(f"{message}; nearest: {near}", hint=f"envbuilder diff {near}")
         raise UsageError(message, hint=self._listing("run" if "T" in word else "gen" if word.isdigit() else "rev"))
 
     def _listing(self, kind: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Open, Settings, common, plugin_argument
-from envbuilder.errors import EnvbuilderError, UsageError
+from envbuilder.errors import EnvbuilderError, UsageError, nearest
 
 if TYPE_CHECKING:
     from envbuilder.lock.graph import Graph
@@ -111,7 +110,7 @@ def holders(here: Open, package: str) -> list[str]:
 def _not_locked(here: Open, entry: Entry, name: str, graph: Graph) -> UsageError:
     from envbuilder.lock.project import edit_hint
 
-    near = difflib.get_close_matches(name, graph.held, n=1, cutoff=0.6)
+    near = nearest(name, graph.held)
     message = f"{name} is not in {here.profile.name}'s lock of {entry.name}"
     where = f"profiles/{here.profile.name}/{entry.name}/uv.lock"
     if name in entry.exclude:
@@ -119,8 +118,8 @@ def _not_locked(here: Open, entry: Entry, name: str, graph: Graph) -> UsageError
         message += "; the entry excludes it"
         return UsageError(message, code="package-not-locked", where=where, hint=edit_hint(entry, "exclude"))
     if near:
-        message += f"; nearest: {near[0]}"
-    hint = f"envbuilder why --profile {here.profile.name} {entry.name} {near[0] if near else ''}"
+        message += f"; nearest: {near}"
+    hint = f"envbuilder why --profile {here.profile.name} {entry.name} {near or ''}"
     if not near:
         others = holders(here, name)
         message += f"; it is in that of {', '.join(others)}" if others else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import click
 from envbuilder.cli.base import Open, Settings, common, offline_option, plain, plugins_argument, summary
 from envbuilder.cli.comparing import changes_table, plain_change
 from envbuilder.cli.inquiry import holders, lock_file, locked_names
-from envbuilder.errors import ConfigError, Problem, UsageError, counted
+from envbuilder.errors import ConfigError, Problem, UsageError, counted, nearest
 
 if TYPE_CHECKING:
     from envbuilder.lock.comparing import Change
@@ -162,11 +161,9 @@ def _unlocked(here: Open, name: str, chosen: Sequence[Entry], held: Collection[s
             code="package-not-locked",
             hint=f"{command} --upgrade-package {name} {' '.join(others)}",
         )
-    near = difflib.get_close_matches(name, held, n=1, cutoff=0.6)
-    hint = (
-        f"{command} --upgrade-package {near[0]}" if near else f"grep -h '^name' profiles/{profile}/*/uv.lock | sort -u"
-    )
-    return UsageError(f"{message}{f'; nearest: {near[0]}' if near else ''}", code="package-not-locked", hint=hint)
+    near = nearest(name, held)
+    hint = f"{command} --upgrade-package {near}" if near else f"grep -h '^name' profiles/{profile}/*/uv.lock | sort -u"
+    return UsageError(f"{message}{f'; nearest: {near}' if near else ''}", code="package-not-locked", hint=hint)
 
 
 def _lock_check(here: Open, chosen: Sequence[Entry]) -> Outcome:

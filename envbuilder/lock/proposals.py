@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +15,7 @@ from packaging.version import Version
 
 from envbuilder import compat
 from envbuilder.documents import parse_toml, subtree
-from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.errors import EnvbuilderError, Problem, nearest
 from envbuilder.git import RemoteError
 from envbuilder.lock import metadata
 from envbuilder.lock.checking import Checker, Question, list_remotes
@@ -101,7 +100,7 @@ def _nearest_tag(entry: Entry, refs: Mapping[str, object]) -> str | None:
     if not isinstance(entry.source, GitSource) or entry.source.ref_kind != "tag":
         return None
     tags = [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
-    return next(iter(difflib.get_close_matches(entry.source.ref, tags, n=1, cutoff=0.4)), None)
+    return nearest(entry.source.ref, tags, cutoff=0.4)
 
 
 def _release(checker: Checker, profile: Profile, entry: Entry, source: PypiSource) -> Proposal:
@@ -111,10 +110,10 @@ def _release(checker: Checker, profile: Profile, entry: Entry, source: PypiSourc
         found = [each for each in files if _same(each.version, version)]
         if not found:
             known = sorted({text for each in files if (text := each.version)}, key=_order)
-            near = difflib.get_close_matches(version, known, n=1, cutoff=0.4) or known[-1:]
-            what = f"has no release {version}; nearest: {near[0]}" if near else "is on none of the profile's indexes"
+            near = nearest(version, known, cutoff=0.4) or next(reversed(known), None)
+            what = f"has no release {version}; nearest: {near}" if near else "is on none of the profile's indexes"
             problem = Problem("release-missing", f"{entry.name} {what}", entry.name, entry.where)
-            return Proposal((problem,), better=f"{entry.name}=={near[0]}" if near else None)
+            return Proposal((problem,), better=f"{entry.name}=={near}" if near else None)
         described = next((each for each in found if each.has_metadata), None)
         declared = metadata.of_text(metadata_text(described, profile)) if described else None
     except EnvbuilderError as error:

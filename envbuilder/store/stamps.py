@@ -18,7 +18,6 @@ from pathlib import Path
 
 from envbuilder import __version__, gpus
 from envbuilder.errors import ToolError
-from envbuilder.store import seals, verify
 from envbuilder.store.files import write_atomically
 
 # File systems may stamp two writes within a few milliseconds alike; what changed so lately is looked at again.
@@ -49,6 +48,8 @@ def nothing_to_do(file: Path, store: Path) -> list[Ready] | None:
     keys = meant(file)
     if keys is None:
         return None
+    from envbuilder.store import seals, verify  # Not for a `lock`, which begins here too.
+
     ready = []
     for plugin, key in keys.items():
         seal = seals.read(store / f"{key}.json", key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import signal
 import threading
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Interrupted, UsageError
+from envbuilder.errors import ConfigError, Interrupted, UsageError, nearest
 from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
@@ -100,9 +99,9 @@ def refuse_unknown(plan: Plan, terms: Terms) -> None:
     """
     known = {name for task in plan.tasks for name in (task.id, task.environment.plugin)}
     for name in sorted(terms.force - known):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        near = nearest(name, known, cutoff=0.4)
         text = f"--force {name}: the run has no such task and no such plugin"
-        raise UsageError(text + (f"; nearest: {near[0]}" if near else ""), hint="envbuilder plan")
+        raise UsageError(text + (f"; nearest: {near}" if near else ""), hint="envbuilder plan")
 
 
 def execute_run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import io
 import json
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Problem
+from envbuilder.errors import ConfigError, Problem, nearest
 from pipeline.models import DataItem, DataSet, chunked
 
 if TYPE_CHECKING:
@@ -137,11 +136,9 @@ def _roles(table: _Table, columns: Columns, place: Place) -> dict[str, str]:
         if name in table.columns:
             found[role] = name
         elif asked is not None or role in _REQUIRED:
-            near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
+            near = nearest(name, table.columns)
             text = f"no column {name!r} (for {role}); found {', '.join(table.columns)}"
-            hint = (
-                f"${{EDITOR:-vi}} +{place.line or 1} {place.file}  # columns: {{{role}: {near[0] if near else '...'}}}"
-            )
+            hint = f"${{EDITOR:-vi}} +{place.line or 1} {place.file}  # columns: {{{role}: {near or '...'}}}"
             problems.append(Problem("data-column-missing", text, where=table.shown, hint=hint))
     if problems:
         raise ConfigError(problems)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.documents import Located, Path_, Place, read_yaml, validate
-from envbuilder.errors import ConfigError, Problem
+from envbuilder.errors import ConfigError, Problem, nearest
 from pipeline.config.datasets import read_data
 from pipeline.config.runfile import RunFile
 from pipeline.config.weights import Digests
@@ -111,9 +110,9 @@ def check_plugins(config: RunConfig, known: Mapping[str, Stage]) -> list[Problem
     for path, name, stage in _mentions(config.file):
         place = config.tree.place(path)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            near = nearest(name, known)
             text = f"unknown plugin {name!r}; expected one of {', '.join(sorted(known)) or 'none: no plugin is ready'}"
-            remark = f"did you mean {near[0]!r}?" if near else None
+            remark = f"did you mean {near!r}?" if near else None
             problems.append(problem_at(place, text, code="unknown-plugin", entry=name, remark=remark))
         elif known[name] != stage:
             others = [plugin for plugin, its in known.items() if its == stage]
@@ -147,9 +146,9 @@ def _check_data_names(config: RunConfig) -> list[Problem]:
     for stage, index, names in wishes:
         for position, name in enumerate(names or ()):
             if name not in config.file.data:
-                near = difflib.get_close_matches(name, config.file.data, n=1, cutoff=0.5)
+                near = nearest(name, config.file.data)
                 text = f"unknown data set {name!r}; expected one of {', '.join(config.file.data)}"
                 place = config.tree.place((stage, index, "data", position))
-                remark = f"did you mean {near[0]!r}?" if near else None
+                remark = f"did you mean {near!r}?" if near else None
                 problems.append(problem_at(place, text, code="unknown-data", remark=remark))
     return problems
