@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from envbuilder.store.interpreters import find, stamp_of
 from envbuilder.store.provided import ProvidedError
 from envbuilder.store.seals import Facts
 from envbuilder.store.syncing import LINK_NOTES, Recipe, link_mode, sync
+from envbuilder.threads import at_once
 
 # Measured: linking is bound by the file system; more than two at once gain nothing on two cores.
 _JOBS = 2
@@ -126,8 +126,7 @@ class Builder:
         with locked(self.store.usage_path, shared=True):
             keep_from_git(self.store.shared)
             self.store.sweep()
-            with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="build") as pool:
-                outcomes = list(pool.map(one, plugins))
+            outcomes = list(at_once(one, plugins, jobs, name="build"))
             if self.built:
                 self.generations.advance({name: built.key for name, built in self.built.items()})
         if len(plugins) == len(self._registry.plugins) and all(outcome.ok for outcome in outcomes):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, UsageError
+from envbuilder.threads import at_once
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -69,8 +69,8 @@ def _look(settings: Settings, here: Open | None, *, offline: bool) -> list[Findi
     if here is not None:
         looks.append(lambda: health.state(here.workspace))
         looks.append(lambda: reaching.reach(here.workspace, views, offline=offline))
-    with ThreadPoolExecutor(len(looks), thread_name_prefix="doctor") as pool:
-        found = [each for part in pool.map(lambda look: list(_safely(look)), looks) for each in part]
+    parts = at_once(lambda look: list(_safely(look)), looks, len(looks), name="doctor")
+    found = [each for part in parts for each in part]
     if here is None:
         found.append(
             health.Finding("workspace", "warn", "none here: only the machine was looked at", "envbuilder init")

@@ -66,10 +66,9 @@ def sbom(settings: Settings, plugins: tuple[str, ...], target: Path | None, merg
 
 
 def _each(chosen: Sequence[Entry], job: Callable[[Entry], T]) -> list[T]:
-    from concurrent.futures import ThreadPoolExecutor
+    from envbuilder.threads import at_once
 
-    with ThreadPoolExecutor(_JOBS, thread_name_prefix="supply") as pool:
-        return list(pool.map(job, chosen))
+    return list(at_once(job, chosen, _JOBS, name="supply"))
 
 
 def _bill(here: Open, plugin: Entry) -> Bill:

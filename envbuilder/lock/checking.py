@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -40,6 +39,7 @@ from envbuilder.models import (
     Workspace,
 )
 from envbuilder.store import interpreters
+from envbuilder.threads import at_once
 
 # Listings wait for the network, not for the processor.
 _REMOTES_AT_ONCE = 16
@@ -95,8 +95,9 @@ def check(
     asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
     listings = {} if question.offline else list_remotes(checker.sources, asked)
     checker.sources.expect(asked)
-    with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="check") as pool:
-        verdicts = list(pool.map(lambda entry: checker.check_entry(entry, listings), entries))
+    verdicts = list(
+        at_once(lambda entry: checker.check_entry(entry, listings), entries, _ENTRIES_AT_ONCE, name="check")
+    )
     problems.extend(problem for found, _ in verdicts for problem in found)
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
@@ -151,8 +152,7 @@ def list_remotes(sources: Sources, entries: Sequence[Entry]) -> dict[str, Refs |
         except RemoteError as error:
             return error
 
-    with ThreadPoolExecutor(_REMOTES_AT_ONCE, thread_name_prefix="remotes") as pool:
-        return dict(zip(urls, pool.map(listing, urls), strict=True))
+    return dict(zip(urls, at_once(listing, urls, _REMOTES_AT_ONCE, name="remotes"), strict=True))
 
 
 class Checker:

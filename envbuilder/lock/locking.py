@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from envbuilder.models import (
 )
 from envbuilder.store import stamps
 from envbuilder.store.files import keep_from_git, locked, unwritable
+from envbuilder.threads import at_once
 
 # What keeps a lock from being judged, and is wrong whether it is judged or not.
 _TOLD_AS_THEY_ARE = {"lock-stale", "metadata-unreadable", "sibling-cyclic", "source-not-allowed"}
@@ -66,17 +66,16 @@ def lock_plugins(
         names = {str(canonicalize_name(Requirement(each).name)) for each in request.packages}
         locker.aligner.align(plugins, afresh=request.upgrade, moving=names)
         outcomes = []
-        with ThreadPoolExecutor(max(1, request.jobs), thread_name_prefix="lock") as pool:
-            for told, draft in pool.map(locker.lock, plugins):
-                behind = locker.aligner.left_behind(draft.plugin, plugins, before.groups) if draft else []
-                warnings = [_behind(draft.plugin, behind, profile)] if draft and behind else []
-                outcome = replace(told, problems=(*told.problems, *warnings))
-                outcomes.append(outcome)
-                report(outcome)
-                if draft is not None and (updated := locker.with_pins(pins, draft)) != pins:
-                    pins = updated
-                    # At once: whoever is killed later keeps what is locked by now.
-                    pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
+        for told, draft in at_once(locker.lock, plugins, request.jobs, name="lock"):
+            behind = locker.aligner.left_behind(draft.plugin, plugins, before.groups) if draft else []
+            warnings = [_behind(draft.plugin, behind, profile)] if draft and behind else []
+            outcome = replace(told, problems=(*told.problems, *warnings))
+            outcomes.append(outcome)
+            report(outcome)
+            if draft is not None and (updated := locker.with_pins(pins, draft)) != pins:
+                pins = updated
+                # At once: whoever is killed later keeps what is locked by now.
+                pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
         pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
     return outcomes
 
@@ -153,9 +152,8 @@ def preview_upgrades(
             known = error if isinstance(error, EnvbuilderError) else unwritable(locker.folder(plugin.name), error)
             return replace(known.problems[0], entry=plugin.name)
 
-    with ThreadPoolExecutor(JOBS, thread_name_prefix="preview") as pool:
-        names = [plugin.name for plugin in plugins]
-        return dict(zip(names, pool.map(text, plugins), strict=True))
+    names = [plugin.name for plugin in plugins]
+    return dict(zip(names, at_once(text, plugins, JOBS, name="preview"), strict=True))
 
 
 def note_current(workspace: Workspace, profile: Profile, registry: Registry, *, since_ns: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from envbuilder.lock import metadata
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, replacement
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.models import Entry, GitSource, Profile, PypiSource
+from envbuilder.threads import at_once
 from envbuilder.uv import default_index, index_tables
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Watch:
     def look(self, entries: Sequence[Entry]) -> list[Outlook]:
         """What is newer, for every entry whose source has an order: tags and releases."""
         # Tags are read from clones, one fetch each; releases wait for the network.
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="newer") as pool:
-            return [found for found in pool.map(self._look, entries) if found is not None]
+        looked = at_once(self._look, entries, _AT_ONCE, name="newer")
+        return [found for found in looked if found is not None]
 
     def _look(self, entry: Entry) -> Outlook | None:
         match entry.source:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from envbuilder import process
 from envbuilder.models import Interpreter
 from envbuilder.store.seals import Facts
+from envbuilder.threads import at_once
 
 # A hundred sources take a process about half a second; fewer are not worth another one.
 _SHARE = 100
@@ -102,12 +102,12 @@ class Bytecode:
         """Compile sources, with all cores; those that cannot be compiled are passed over."""
         count = max(1, min(os.cpu_count() or 1, len(sources) // _SHARE))
         lists = [self.fresh / f"sources-{number}" for number in range(count)]
-        with contextlib.suppress(OSError), ThreadPoolExecutor(count) as pool:
+        with contextlib.suppress(OSError):
             self.fresh.mkdir(parents=True, exist_ok=True)
             ordered = sorted(sources, key=lambda path: path.stat().st_size)
             for number, listing in enumerate(lists):
                 listing.write_text("\0".join(map(str, ordered[number::count])), encoding="utf-8")
-            list(pool.map(lambda listing: self._inside(python, "", str(listing), env), lists))
+            list(at_once(lambda listing: self._inside(python, "", str(listing), env), lists, count, name="compile"))
         for listing in lists:
             listing.unlink(missing_ok=True)
 

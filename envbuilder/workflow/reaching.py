@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from envbuilder.git import Repository
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.newer import index_client, indexes
 from envbuilder.models import GitSource, Workspace
+from envbuilder.threads import at_once
 from envbuilder.workflow.health import Finding, View
 
 # Whoever takes longer to say that it is there is no help in a build either.
@@ -57,8 +57,7 @@ def reach(workspace: Workspace, views: Sequence[View], *, offline: bool) -> Iter
     if offline:
         yield from (Finding(kind, "ok", f"{group}: not asked, the network is off") for kind, group in groups)
         return
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="reach") as pool:
-        answers = dict(zip(places, pool.map(lambda place: place.ask(), places), strict=True))
+    answers = dict(zip(places, at_once(lambda place: place.ask(), places, _AT_ONCE, name="reach"), strict=True))
     for members in groups.values():
         yield _finding(members, {place.address: answers[place] for place in members})
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from envbuilder.models import Entry, PathSource, Pin, PluginOutcome, Profile, Py
 from envbuilder.store import verify
 from envbuilder.store.files import locked
 from envbuilder.store.records import site_packages
+from envbuilder.threads import at_once
 from envbuilder.workflow.junit import Counts, read_counts
 
 # What test groups and extras are called; uv takes the default groups by itself.
@@ -112,8 +112,7 @@ class Tester:
             report(PluginOutcome(entry.name, tested.state, tested.seconds, str(tested.counts or "")))
             return tested
 
-        with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="test") as pool:
-            return list(pool.map(one, entries))
+        return list(at_once(one, entries, jobs, name="test"))
 
     def test_together(self, entries: Sequence[Entry], folder: Path) -> Tested:
         """The workspace's own tests in `folder`, in the host's environment with packages added."""
