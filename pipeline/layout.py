@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=@,+-]+")
 _LONGEST_NAME = 100
-_RUN_ID = re.compile(r"(\d{8}T\d{6}Z)-(.+)-[0-9a-z]+")
+_RUN_ID = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-z]+)")
 
 
 def safe_name(text: str) -> str:
@@ -47,8 +47,9 @@ def safe_name(text: str) -> str:
 
 
 def new_run_id(name: str, now: datetime) -> str:
-    """A run id that sorts by time: ``20260102T030405Z-<name>-<random>``."""
-    return f"{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{safe_name(name)}-{secrets.token_hex(3)}"
+    """A run id: ``20260102T030405Z-<name>-<suffix>``; the suffix tells the part of the second, and the rest is random."""
+    suffix = f"{now.microsecond * 256 // 1_000_000:02x}{secrets.token_hex(2)}"
+    return f"{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{safe_name(name)}-{suffix}"
 
 
 def parse_run_id(run_id: str) -> tuple[str, str]:
@@ -375,7 +376,8 @@ def run_ids(state_dir: Path) -> list[str]:
     runs = state_dir / "runs"
     if not runs.is_dir():
         return []
-    return sorted(each.name for each in runs.iterdir() if _RUN_ID.fullmatch(each.name) and each.is_dir())
+    found = (_RUN_ID.fullmatch(each.name) for each in runs.iterdir() if each.is_dir())
+    return [each[0] for each in sorted(filter(None, found), key=lambda each: (each[1], each[3]))]
 
 
 def find_run(state_dir: Path, name: str | None = None) -> RunLayout:

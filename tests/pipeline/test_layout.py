@@ -16,6 +16,7 @@ from pipeline.layout import (
     new_run_id,
     read_answers,
     read_environments,
+    run_ids,
     safe_name,
     write_json,
 )
@@ -50,6 +51,16 @@ def test_run_ids_sort_by_time_and_differ() -> None:
     assert first.startswith("20260102T010405Z-demo-")
     assert new_run_id("demo", now) != first
     assert new_run_id("a", now + timedelta(seconds=1)) > first
+
+
+def test_runs_of_one_second_are_in_order(tmp_path: Path) -> None:
+    """Whatever they are called: the latest is the one that was started last."""
+    second = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    made = [new_run_id(name, second + timedelta(milliseconds=10 * n)) for n, name in enumerate("cbadzyx")]
+    for run in made:
+        RunLayout(tmp_path, run).root.mkdir(parents=True)
+    assert run_ids(tmp_path) == made
+    assert find_run(tmp_path).id == made[-1]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
