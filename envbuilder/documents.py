@@ -348,7 +348,7 @@ def _real_path(value: Any, location: tuple[int | str, ...]) -> Path_:
 
 
 def _nearest(word: str, known: list[str]) -> str | None:
-    near = nearest(word, known)
+    near = nearest(word, known, cutoff=0.5)
     return f"did you mean {near!r}?" if near else None
 
 

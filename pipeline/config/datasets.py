@@ -136,7 +136,7 @@ def _roles(table: _Table, columns: Columns, place: Place) -> dict[str, str]:
         if name in table.columns:
             found[role] = name
         elif asked is not None or role in _REQUIRED:
-            near = nearest(name, table.columns)
+            near = nearest(name, table.columns, cutoff=0.5)
             text = f"no column {name!r} (for {role}); found {', '.join(table.columns)}"
             hint = f"${{EDITOR:-vi}} +{place.line or 1} {place.file}  # columns: {{{role}: {near or '...'}}}"
             problems.append(Problem("data-column-missing", text, where=table.shown, hint=hint))

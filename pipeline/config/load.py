@@ -110,7 +110,7 @@ def check_plugins(config: RunConfig, known: Mapping[str, Stage]) -> list[Problem
     for path, name, stage in _mentions(config.file):
         place = config.tree.place(path)
         if name not in known:
-            near = nearest(name, known)
+            near = nearest(name, known, cutoff=0.5)
             text = f"unknown plugin {name!r}; expected one of {', '.join(sorted(known)) or 'none: no plugin is ready'}"
             remark = f"did you mean {near!r}?" if near else None
             problems.append(problem_at(place, text, code="unknown-plugin", entry=name, remark=remark))
@@ -146,7 +146,7 @@ def _check_data_names(config: RunConfig) -> list[Problem]:
     for stage, index, names in wishes:
         for position, name in enumerate(names or ()):
             if name not in config.file.data:
-                near = nearest(name, config.file.data)
+                near = nearest(name, config.file.data, cutoff=0.5)
                 text = f"unknown data set {name!r}; expected one of {', '.join(config.file.data)}"
                 place = config.tree.place((stage, index, "data", position))
                 remark = f"did you mean {near!r}?" if near else None
