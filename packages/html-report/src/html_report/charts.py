@@ -204,27 +204,17 @@ def _axis_title(metric: Metric) -> Json:
 
 
 def _trade_layout(points: Sequence[_Point], metric: Metric, *, legend: bool) -> Json:
-    lower = metric.lower_is_better
     values = [point.value for point in points]
     pad = (max(values) - min(values)) * 0.2 or max(abs(values[0]) * 0.2, 0.05)
     floor = 0.0 if min(values) >= 0 else -math.inf
     edges = [edge for point in points for share in (0.25, 0.75) if (edge := point.result.latency(share)) is not None]
-    corner: Json = {
-        "text": "better ↙" if lower else "better ↖",
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0.01,
-        "y": 0.02 if lower else 0.98,
-        "showarrow": False,
-    }
     return {
-        "xaxis": {"title": {"text": "median latency of an item, ms"}, **_scale(edges, pad=0.35)},
+        "xaxis": {"title": {"text": "median latency of an item, ms (lower is better)"}, **_scale(edges, pad=0.35)},
         # Room for the labels above the points.
         "yaxis": {
             "title": _axis_title(metric),
             "range": [max(min(values) - pad, floor), max(values) + 1.5 * pad],
         },
-        "annotations": [corner],
         "showlegend": legend,
     }
 

@@ -26,7 +26,6 @@
       dragmode: false,
       ...layout,
       legend: { ...(layout.legend || { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }), font: { color: ink, size: 12 } },
-      annotations: (layout.annotations || []).map((one) => ({ ...one, font: { color: soft, size: 12 } })),
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
     };
   };
