@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from envbuilder.process import clean_environment
 from pipeline import orphans
-from pipeline.layout import write_context
+from pipeline.layout import CONTEXT_NAME, write_context
 from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, script, worker_argv
-from pipeline.redaction import clean_file
+from pipeline.redaction import clean_file, clean_text
 from pipeline.supervisor import Documents, packed
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class AttemptRequest:
     @property
     def context(self) -> Path:
         """The file with the job."""
-        return self.folder / "context.json"
+        return self.folder / CONTEXT_NAME
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Worker:
         self.stdout, self.stderr = request.stdout, request.stderr
         self.ended: Ended | None = None
         self._refused: str | None = None
-        self._mark = f"{request.folder.parent.parent.name}/{request.id}"
+        self._mark = orphans.new_mark()
         self.messages, messages_out = os.pipe()
         jobs_in, self._jobs = os.pipe()
         self.control, theirs = socket.socketpair()
@@ -210,7 +210,8 @@ class Worker:
                 start_new_session=True,
             )
         except OSError:
-            self.close()
+            orphans.settle(self._mark)
+            self._let_go()
             raise
         finally:
             theirs.close()
@@ -220,14 +221,14 @@ class Worker:
             "argv": worker_argv(request.environment, protocol=messages_out, jobs=jobs_in),
             "cwd": str(request.folder),
             "env": _variables(request, self._mark),
+            "mark": self._mark,
             "pass_fds": (messages_out, jobs_in),
             "stdout": str(request.stdout),
             "stderr": str(request.stderr),
             "log_bytes": _LOG_BYTES,
             "grace_s": request.grace_s,
         }
-        with contextlib.suppress(OSError):  # A supervisor that is gone already shows in its silence.
-            self.control.sendall(packed(order))
+        self._send(order)
         os.set_blocking(self.messages, False)
         self.control.setblocking(False)
 
@@ -236,10 +237,16 @@ class Worker:
         """The process below which everything of it is: its supervisor's."""
         return self._supervisor.pid
 
-    def assign(self, context: Path) -> None:
-        """Give it a job, by the path of its context file."""
+    def assign(self, request: AttemptRequest) -> None:
+        """Give it a job, by the path of its context file, which its supervisor removes where we cannot.
+
+        Raises:
+            OSError: the context cannot be written.
+        """
+        self._send({"context": str(request.context)})
+        write_context(request.context, request.job)
         with contextlib.suppress(BrokenPipeError):  # Its end is told elsewhere.
-            os.write(self._jobs, os.fsencode(context) + b"\n")
+            os.write(self._jobs, os.fsencode(request.context) + b"\n")
 
     def dismiss(self) -> None:
         """Let it know that no further job comes: it ends by itself."""
@@ -258,7 +265,9 @@ class Worker:
                     self.ended = Ended(**document["ended"], refused=self._refused)
         if self._told.ended and self.ended is None:
             # Somebody killed the supervisor. The worker dies with it; the rest is found by a mark that it inherited.
-            self.ended = Ended(survivors=orphans.end(orphans.WORKER, self._mark))
+            self.ended = Ended(survivors=orphans.end({self._mark}))
+        if self.ended is not None and not self.ended.survivors:
+            orphans.settle(self._mark)
         return self.ended
 
     def finish(self, grace_s: float, at_once: threading.Event | None = None) -> Ended:
@@ -275,8 +284,11 @@ class Worker:
         return ended
 
     def _ask_to_end(self, grace_s: float) -> None:
-        with contextlib.suppress(OSError):
-            self.control.sendall(packed({"end": grace_s}))
+        self._send({"end": grace_s})
+
+    def _send(self, document: Mapping[str, object]) -> None:
+        with contextlib.suppress(OSError):  # A supervisor that is gone already shows in its silence.
+            self.control.sendall(packed(document))
 
     def leave(self) -> Ended:
         """Let it end by itself, now that no further job comes; end it where it does not, and let go of it."""
@@ -290,17 +302,20 @@ class Worker:
 
     def close(self) -> None:
         """Let go of everything that leads to it. Where it still lived, its supervisor would end it now."""
+        self._let_go()
+        self._supervisor.wait()
+        for log in (self.stdout, self.stderr):
+            clean_file(log)
+
+    def _let_go(self) -> None:
         self.dismiss()
         self.control.close()
         if self.messages >= 0:
             os.close(self.messages)
             self.messages = -1
-        self._supervisor.wait()
-        for log in (self.stdout, self.stderr):
-            clean_file(log)
 
 
-def _variables(request: AttemptRequest, mark: str) -> dict[str, str]:
+def _variables(request: AttemptRequest, mark: int) -> dict[str, str]:
     environment = request.environment
     base = clean_environment()
     bytecode = {"PYTHONPYCACHEPREFIX": str(environment.pycache)} if environment.pycache else {}
@@ -314,7 +329,8 @@ def _variables(request: AttemptRequest, mark: str) -> dict[str, str]:
         **request.variables,
         **environment.env,
         CONTEXT_VARIABLE: str(request.context),
-        orphans.WORKER: mark,
+        orphans.WORKER: f"{request.folder.parent.parent.name}/{request.id}",
+        orphans.MARK: str(mark),
     }
 
 
@@ -406,7 +422,6 @@ def run_attempt(
     """
     begin = time.monotonic()
     request.folder.mkdir(parents=True, exist_ok=True)
-    write_context(request.context, request.job)
     try:
         worker = warm or Worker(request)
     except OSError as error:
@@ -417,18 +432,21 @@ def run_attempt(
     verdict = None
     try:
         begun(worker.root)
-        worker.assign(request.context)
+        worker.assign(request)
         verdict = talk.until_said(interrupted, keep=keep)
         kept = keep and "done" in talk.last and worker.ended is None
     finally:
         if not kept:
             talk.conclude(interrupted)
+        request.context.unlink(missing_ok=True)  # It holds parameters as they are, secrets too.
+        for name in ("answers", "evaluation"):  # What a program wrote, which may repeat them.
+            clean_file(Path(str(request.job.get(name))))
     status, code, text = _judge(worker, talk, verdict)
     ended = worker.ended or Ended()
     result = AttemptResult(
         status,
         code,
-        text,
+        text and clean_text(text),
         time.monotonic() - begin,
         ended.returncode,
         dict(talk.decoder.anomalies),

@@ -17,6 +17,12 @@ class RecordError(EnvbuilderError):
     code = "record-unusable"
 
 
+class SlotsError(EnvbuilderError):
+    """Slots that something of an earlier run may still hold."""
+
+    code = "slot-lost"
+
+
 class ChangedError(SeveralProblems):
     """A run that cannot be gone on with, since it would be another one now."""
 

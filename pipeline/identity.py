@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from pipeline.redaction import HIDDEN, is_secret
+from pipeline.redaction import HIDDEN, hidden, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,7 +70,7 @@ def planned_parts(task: Task, *, data: str = "", judged: Iterable[str] = ()) -> 
 
 def _short(name: str, value: object) -> str:
     """A value that may be long; who opens the door does not matter for what comes out, so secrets are no part."""
-    return HIDDEN if is_secret(name) else digest_of(value)[:_SHORT]
+    return HIDDEN if is_secret(name) else digest_of(hidden(value))[:_SHORT]
 
 
 def answers_digest(items: Iterable[DataItem], lines: Mapping[str, AnswerLine]) -> str:
@@ -86,8 +86,14 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[st
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
     """What differs between two mappings, each as ``name old → new``."""
-    shown = {name: (_brief(before.get(name)), _brief(after.get(name))) for name in sorted({*before, *after})}
-    return tuple(f"{name} {old} → {new}" for name, (old, new) in shown.items() if before.get(name) != after.get(name))
+    old, new = ({name: hidden({name: value}) for name, value in each.items()} for each in (before, after))
+    differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    shown = {name: [_brief(_only(each.get(name), name)) for each in (old, new)] for name in differing}
+    return tuple(f"{name} {one} → {other}" for name, (one, other) in shown.items())
+
+
+def _only(found: object, name: str) -> object:
+    return found[name] if isinstance(found, dict) else None
 
 
 def _brief(value: object, most: int = 40) -> str:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+# What a worker reads, in its attempt's folder.
+CONTEXT_NAME = "context.json"
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=@,+-]+")
 _LONGEST_NAME = 100
 _RUN_ID = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-z]+)")
@@ -216,8 +219,19 @@ def write_json(path: Path, document: object) -> None:
 
 def write_context(path: Path, document: object) -> None:
     """Write what a worker reads: for its eyes, with all that is in it, and for no longer than the attempt."""
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+    path.unlink(missing_ok=True)  # Who has an old one open, or made it with another mode, shall not read the new one.
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
         stream.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+
+def remove_contexts(state_dir: Path) -> None:
+    """Remove what workers were to read in runs whose runner is gone, and its supervisors with it."""
+    for run_id in run_ids(state_dir):
+        layout = RunLayout(state_dir, run_id)
+        left = list(layout.attempt_dir("").glob(f"*/{CONTEXT_NAME}"))
+        if left and not layout.is_held():
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, object]:

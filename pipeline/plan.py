@@ -13,6 +13,7 @@ from pipeline.config.load import problem_at
 from pipeline.config.runfile import EvalEntry, InferenceEntry, TaskEntry
 from pipeline.identity import canonical, identity_of, planned_parts
 from pipeline.models import DataSet, Environment, Plan, Task, Wish
+from pipeline.redaction import is_secret
 
 if TYPE_CHECKING:
     from envbuilder.documents import Path_
@@ -95,8 +96,17 @@ def _suffix(variant: _Variant, group: Sequence[_Variant]) -> str:
     for name in dict.fromkeys(name for each in group for name in each.settings):
         shown = {canonical(each.settings[name]) if name in each.settings else None for each in group}
         if len(shown) > 1 and name in variant.settings:
-            told.append(f"{name}={_brief(variant.settings[name])}")
+            told.append(f"{name}={_shown(name, variant, group)}")
     return f"[{','.join(told)}]" if told else ""
+
+
+def _shown(name: str, variant: _Variant, group: Sequence[_Variant]) -> str:
+    """A setting in a task's id; a secret by its place among those of the group."""
+    value = variant.settings[name]
+    if not is_secret(name):
+        return _brief(value)
+    secrets = list(dict.fromkeys(canonical(each.settings[name]) for each in group if name in each.settings))
+    return f"hidden-{secrets.index(canonical(value)) + 1}"
 
 
 def _brief(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from envbuilder.errors import redacted
@@ -13,15 +13,18 @@ from envbuilder.errors import redacted
 HIDDEN = "***"
 
 _NAME = re.compile(
-    r"(?i)(?:^|[_.-])(?:token|secret|password|passwd|passphrase|credentials?|api[_-]?key|access[_-]?key|private[_-]?key)$"
+    r"(?:^|[_.-]|(?<=[a-z0-9])(?=[A-Z]))(?i:token|secret|password|passwd|passphrase|credentials?|authorization|bearer"
+    r"|(?:api|access|private|secret|signing|encryption|auth|subscription)[_-]?key)$"
 )
 # Tokenizers have tokens that are no secrets.
-_PLAIN_NAME = re.compile(r"(?i)(?:bos|eos|pad|unk|sep|cls|mask|stop|start|end|image|video|audio|special)_token$")
+_PLAIN_NAME = re.compile(r"(?i)(?:bos|eos|pad|unk|sep|cls|mask|stop|start|end|image|video|audio|special)_?token$")
 # What the great services' tokens look like: Hugging Face, GitHub, GitLab, OpenAI and its likes, AWS.
 _VALUE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})\b"
 )
 _SHORTEST = 8
+# What the runs of this process were given under such names.
+_learned: set[str] = set()
 
 
 def is_secret(name: str) -> bool:
@@ -32,7 +35,39 @@ def is_secret(name: str) -> bool:
 def _known() -> tuple[str, ...]:
     """The values of this process's own variables whose names say that they are secrets, the longest first."""
     values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
-    return tuple(sorted(values, key=len, reverse=True))
+    return tuple(sorted(values | _learned, key=len, reverse=True))
+
+
+def learn(settings: Mapping[str, object]) -> None:
+    """Take note of the secrets among parameters or variables: from now on their values are left out wherever they turn up."""
+    for name, value in settings.items():
+        if is_secret(name):
+            _learned.update(text for text in _texts(value) if len(text) >= _SHORTEST)
+        elif isinstance(value, Mapping):
+            learn(value)
+        elif isinstance(value, list | tuple):
+            for each in value:
+                learn(each if isinstance(each, Mapping) else {})
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def hidden(value: object) -> object:
+    """Parameters without what stands under the names of secrets, of whatever type it is; flags stay."""
+    if isinstance(value, Mapping):
+        return {
+            name: HIDDEN if is_secret(str(name)) and each and not isinstance(each, bool) else hidden(each)
+            for name, each in value.items()
+        }
+    return [hidden(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def clean(value: object) -> object:
@@ -57,6 +92,15 @@ def clean_file(path: Path) -> None:
 def clean_fields(document: Mapping[str, object]) -> dict[str, object]:
     """An object without secrets."""
     return _clean_fields(document, _known())
+
+
+def clean_values(value: object) -> object:
+    """Plain JSON without the values of secrets; its names are not ours, and say nothing (``token`` of a log of tokens)."""
+    if isinstance(value, Mapping):
+        return {name: clean_values(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_values(each) for each in value]
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def _clean(value: object, known: Sequence[str]) -> object:

@@ -5,9 +5,10 @@ A small process between the runner and a worker, of the standard library alone, 
 (``PR_SET_CHILD_SUBREAPER``), so that double forks and ``setsid`` lead nowhere else: while anything that the worker
 started is alive, or not yet reaped, ``waitpid`` has something to say, and once it has not, nothing is left.
 
-On the control socket the runner sends one document that says what to start, and later, if it wants the worker to
-end, ``{"end": seconds of grace}``. The supervisor answers ``{"pid": ...}`` and, when nothing is left, ``{"ended": ...}``.
-Where the socket ends, the runner is gone, however it went: everything is killed at once.
+On the control socket the runner sends one document that says what to start, then ``{"context": path}`` for each job,
+and later, if it wants the worker to end, ``{"end": seconds of grace}``. The supervisor answers ``{"pid": ...}`` and, when nothing is left, ``{"ended": ...}``.
+Where the socket ends, the runner is gone, however it went: everything is killed at once, and the context, which may
+hold secrets, removed.
 
 Each task waits for a supervisor to start, so it imports little: both ends are one interpreter and need no more than
 `marshal` to talk, which unlike `json` and `socket` is there already.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # From linux/prctl.h.
 _SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
+# From asm-generic/resource.h. It limits nothing, and so it can carry a mark; see `pipeline.orphans`.
+_RLIMIT_LOCKS = 10
 
 _BLOCK = 1 << 16
 _LENGTH = 4
@@ -153,7 +156,8 @@ class Supervisor:
         orders: what comes in on it.
         wakeup: a descriptor that can be read when a signal has come.
         libc: for prctl.
-        order: ``argv``, ``cwd``, ``env``, ``pass_fds``, ``stdout``, ``stderr`` (paths), ``log_bytes``, ``grace_s``.
+        order: ``argv``, ``cwd``, ``env``, ``mark``, ``pass_fds``, ``stdout``, ``stderr`` (paths), ``log_bytes``,
+            ``grace_s``.
     """
 
     def __init__(
@@ -169,6 +173,7 @@ class Supervisor:
         self._alone = False
         self._kill_at: float | None = None
         self._deadline: float | None = None
+        self._context: str | None = None
         self._evidence = oom_kills()
         self._worker = self._start()
 
@@ -193,6 +198,7 @@ class Supervisor:
             # What Python has its own processes ignore is not for others to inherit.
             for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(ignored, signal.SIG_DFL)
+            _set_mark(self._order["mark"])
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for descriptor, log in enumerate(self._logs, 1):
                 os.dup2(log.sink, descriptor)
@@ -214,6 +220,8 @@ class Supervisor:
         survivors = () if self._alone else tuple(descendants(os.getpid()))
         for log in self._logs:
             log.close()
+        if self._orders.ended and self._context is not None:
+            _remove(self._context)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         after = oom_kills()
         ended = {
@@ -239,7 +247,9 @@ class Supervisor:
                     self._ask_to_end(self._order["grace_s"])
             else:
                 for order in self._orders.read():
-                    self._ask_to_end(order["end"])
+                    self._context = order.get("context", self._context)
+                    if "end" in order:
+                        self._ask_to_end(order["end"])
                 if self._orders.ended:
                     self._ask_to_end(0.0)
 
@@ -292,11 +302,25 @@ class Supervisor:
             pass  # Nobody is left to be told.
 
 
+def _set_mark(mark: int) -> None:
+    try:
+        resource.setrlimit(_RLIMIT_LOCKS, (mark, mark))
+    except (ValueError, OSError):
+        pass  # Within another worker, or a sandbox that knows no such limit; the environment has the mark too.
+
+
 def _write(descriptor: int, data: bytes) -> None:
     """Write all of it, in as many goes as it takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def _signal(process: int, number: int) -> None:

@@ -288,7 +288,7 @@ class Campaign:
         deadline = time.monotonic() + patience_s
         while True:
             runs = [path.name for path in place.glob("state/runs/*-chaos-*")]
-            left = {process for run in runs for process in orphans.find(orphans.WORKER, run)}
+            left = {process for run in runs for process in orphans.find(run)}
             hidden = (place / "hidden").read_text().split() if (place / "hidden").exists() else []
             left |= {int(word) for word in hidden if is_alive(int(word)) and _is_python(int(word))}
             if not left:

@@ -132,6 +132,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
     from envbuilder.render import Outcome
     from pipeline.cli import Terms, explain_run, plan_run
     from pipeline.models import to_json
+    from pipeline.redaction import clean, hidden
     from pipeline.render import plan_table, why_table
 
     here = settings.open()
@@ -149,14 +150,14 @@ def plan(  # noqa: PLR0913 - a parameter for each option
         return Outcome(
             "plan",
             settings.profile,
-            {"plan": to_json(found.tasks), "why": to_json(found.decisions), **environments},
+            {"plan": clean(hidden(to_json(found.tasks))), "why": to_json(found.decisions), **environments},
             text=(_table(why_table(found.decisions)), *note),
         )
     planned = plan_run(request)
     return Outcome(
         "plan",
         settings.profile,
-        result={"plan": to_json(planned.tasks), **environments},
+        result={"plan": clean(hidden(to_json(planned.tasks))), **environments},
         text=(_table(plan_table(planned)), *note),
     )
 

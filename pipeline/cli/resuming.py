@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import Problem
-from pipeline import orphans
 from pipeline.cli.history import load_outcome
-from pipeline.cli.running import Before, RunRequest, carry_out, outcome_of, plan_run, stoppable, writing
+from pipeline.cli.running import Before, RunRequest, carry_out, clear_slots, outcome_of, plan_run, stoppable, writing
 from pipeline.errors import ChangedError, RecordError
 from pipeline.identity import changes, differences
 from pipeline.layout import RunLayout, find_run, read_json
@@ -103,10 +102,7 @@ def resume_run(
 
 
 def _go_on(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, reporter: Reporter) -> None:
-    # Supervisors end with their runner; whoever killed them too may have left something that still holds a GPU.
-    if left := orphans.end(orphans.WORKER, layout.id):
-        text = f"run {layout.id}: processes of it cannot be killed: {', '.join(map(str, left))}"
-        raise RecordError(text, where=str(layout.root), hint=f"ps -o pid,stat,args -p {','.join(map(str, left))}")
+    clear_slots(request.state_dir, reporter)
     document = _document(layout)
     planned = _planned(layout, document)
     if problems := list(_changes(plan, planned, layout, request.run_file)):

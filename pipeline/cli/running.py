@@ -10,16 +10,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Interrupted, UsageError, nearest
+from envbuilder.errors import ConfigError, Interrupted, UsageError, counted, nearest
+from pipeline import orphans
 from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
 from pipeline.devices import kinds_for
-from pipeline.errors import RecordError
-from pipeline.layout import Journal, RunLayout, items_document, new_run_id, now, write_environments, write_json
+from pipeline.errors import RecordError, SlotsError
+from pipeline.layout import (
+    Journal,
+    RunLayout,
+    items_document,
+    new_run_id,
+    now,
+    remove_contexts,
+    write_environments,
+    write_json,
+)
 from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage, Task, TaskResult
 from pipeline.placement import LocalMachine, Stop
 from pipeline.plan import make_plan
+from pipeline.redaction import learn
 from pipeline.scheduler import Archive, Header, Past, Record, Scheduler, Setting, Terms
 from pipeline.slots import Gpu, Slots, thread_variables
 
@@ -78,7 +89,11 @@ def plan_run(request: RunRequest) -> Plan:
     Raises:
         ConfigError: with one problem for each thing that is wrong with the run file or its data.
     """
-    return make_plan(_load(request), request.environments)
+    plan = make_plan(_load(request), request.environments)
+    for task in plan.tasks:
+        learn(task.params)
+        learn(task.environment.env)
+    return plan
 
 
 def _load(request: RunRequest) -> RunConfig:
@@ -121,12 +136,14 @@ def execute_run(
     Raises:
         ConfigError: the run file or its data cannot be used; nothing was run.
         RecordError: the state folder cannot be written.
+        SlotsError: something of an earlier run cannot be killed.
         Interrupted: it was ended early; what was written stays.
     """
     plan = plan_run(request)
     refuse_unknown(plan, request.terms)
     layout = RunLayout(request.state_dir, new_run_id(plan.name, datetime.now(timezone.utc)))
     with writing(request.state_dir), stoppable(interrupted) as stop:
+        clear_slots(request.state_dir, reporter or Silence())
         layout.create()
         with layout.held():
             write_json(layout.run_file, read_run_file(request.run_file).tree.value)
@@ -155,6 +172,25 @@ def writing(state_dir: Path) -> Iterator[None]:
         where = str(error.filename or state_dir)
         hint = f"df -h {state_dir}; ls -ld {state_dir}"
         raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
+
+
+def clear_slots(state_dir: Path, reporter: Reporter) -> None:
+    """End what killed runners have left, before any slot is given out, and remove the contexts that they left.
+
+    Supervisors end with their runner; where both are killed, a daemon may live on, and hold a GPU.
+
+    Raises:
+        SlotsError: something cannot be killed.
+    """
+    ended, left = orphans.end_left()
+    if left:
+        pids = ",".join(map(str, left))
+        text = f"processes of an earlier run, whose runner is gone, cannot be killed: {pids}; they may hold a slot"
+        raise SlotsError(text, hint=f"ps -o pid,stat,args -p {pids}")
+    if ended:
+        pids = ", ".join(map(str, ended))
+        reporter.noted("slots", f"ended {counted(len(ended), 'process', 'processes')} that a killed run left: {pids}")
+    remove_contexts(state_dir)
 
 
 @dataclass(frozen=True)

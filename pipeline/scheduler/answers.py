@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.layout import Journal
 from pipeline.models import AnswerLine, DataItem, Task
-from pipeline.redaction import clean_text
+from pipeline.redaction import clean_text, clean_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Answers:
             return
         told = message.text("error") or "no-answer: neither an answer nor an error"
         error = None if answer is not None else clean_text(told)
-        kept = {str(key): value for key, value in extra.items()} if isinstance(extra, dict) else {}
+        kept = {str(key): clean_values(value) for key, value in extra.items()} if isinstance(extra, dict) else {}
         self.keep(AnswerLine(item, self._task.id, attempt, answer, error, message.number("latency_s"), kept))
 
     def close(self) -> None:

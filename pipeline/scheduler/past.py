@@ -17,6 +17,7 @@ from pipeline.errors import RecordError
 from pipeline.identity import answers_digest, differences
 from pipeline.layout import RunLayout, find_answers, read_json, run_ids, write_text
 from pipeline.models import AnswerLine, AttemptRecord, DataSet, Evaluation, Task, TaskResult
+from pipeline.redaction import hidden
 from pipeline.scheduler.reporting import History, read_events, seconds_between
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Past:
         evaluation = found.evaluation and replace(
             found.evaluation, inference=task.inference or "", eval=task.id, data=task.data or ""
         )
-        facts = {"id": task.id, "data": task.data, "inference": task.inference, "params": task.params}
+        facts = {"id": task.id, "data": task.data, "inference": task.inference, "params": hidden(task.params)}
         return replace(found.result, **facts, reused=found.run), evaluation  # type: ignore[arg-type]
 
     def begun(self, task: Task) -> Begun:

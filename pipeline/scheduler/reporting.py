@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.layout import RunLayout
 from pipeline.models import Plan, Task, TaskResult, to_json
+from pipeline.redaction import hidden
 
 # More points than that are not seen on a page.
 _MOST_POINTS = 300
@@ -199,7 +200,7 @@ def provenance(task: Task, result: TaskResult, plan: Plan, pins: Mapping[str, ob
         "code": to_json(environment.code),
         "data": {"name": data.name, "digest": data.digest, "items": len(data.items)} if data else None,
         "judged": task.inference,
-        "params": dict(task.params),
+        "params": hidden(task.params),
         "weights": dict(task.weights),
         "batch": task.batch,
         "seed": task.seed,

@@ -14,6 +14,7 @@ from pipeline.layout import Journal, RunLayout, now
 from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
 from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot, Stop
 from pipeline.protocol import Message, job_document
+from pipeline.redaction import clean_text, hidden
 
 if TYPE_CHECKING:
     from pipeline.scheduler.past import Past
@@ -80,7 +81,7 @@ def unstarted(task: Task, status: Status, code: str | None = None, error: str | 
         status,
         data=task.data,
         inference=task.inference,
-        params=task.params,
+        params=hidden(task.params),  # type: ignore[arg-type]  # a mapping stays one
         code=code,
         error=error,
         environment=task.environment.key,
@@ -232,7 +233,7 @@ class Tries:
 
     def hear(self, message: Message) -> None:
         """Keep what a worker says beside its answers."""
-        text, name, value = message.text("text") or "", message.text("name"), message.number("value")
+        text, name, value = clean_text(message.text("text") or ""), message.text("name"), message.number("value")
         if message.kind == "log":
             self.note(text)
         elif message.kind == "degraded":

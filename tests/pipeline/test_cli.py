@@ -283,21 +283,62 @@ def test_secrets_are_in_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch)
         "return [",
         "assert self.context.params['api_key'] == 'k-12345678'\n"
         "        self.context.log('using sesame-open-9000 at https://me:pw12345@host.example/x')\n"
-        "        if batch[0].id == '1':\n            raise OSError('401: sesame-open-9000')\n        return [",
+        "        print(self.context.params, flush=True)\n"
+        "        self.context.log('slow with k-12345678')\n"
+        "        if batch[0].id == '1':\n            raise OSError('401: sesame-open-9000, n-12345678')\n        return [",
     )
     bench.plugin("echo", source)
     bench.plugin("page", REPORT, "report")
-    text = "inference: [{plugin: echo, params: {api_key: k-12345678, eos_token: <end>}}]\nreport: [{plugin: page}]"
-    outcome = execute_run(bench.request(text))
+    params = "{api_key: k-12345678, eos_token: <end>, login: {clientSecret: n-12345678, pins: [12345678901]}}"
+    told = io.StringIO()
+    with make_display(told) as display:
+        outcome = execute_run(
+            bench.request(f"inference: [{{plugin: echo, params: {params}}}]\nreport: [{{plugin: page}}]"),
+            reporter=display,
+        )
     assert outcome.tasks[0].status == "ok"
     assert outcome.tasks[0].failed_items == 1
     root = bench.state / "runs" / outcome.id
     kept = {path: path.read_text(errors="replace") for path in root.rglob("*") if path.is_file()}
-    contexts = [path for path in kept if path.name == "context.json"]
-    for secret in ("sesame-open-9000", "pw12345", "k-12345678"):
-        assert [path for path, found in kept.items() if secret in found and path not in contexts] == []
+    kept[Path("the terminal")] = told.getvalue()
+    assert [path for path in kept if path.name == "context.json"] == []
+    for secret in ("sesame-open-9000", "pw12345", "k-12345678", "n-12345678"):
+        assert [path for path, found in kept.items() if secret in found] == []
     assert "<end>" in kept[root / "run.json"]
-    assert all(path.stat().st_mode & 0o077 == 0 for path in contexts)
+    assert "12345678901" in kept[root / "run.json"]
+
+
+def test_context_is_for_its_worker_and_its_time_alone(bench: Bench) -> None:
+    """Whatever becomes of an attempt, nobody else can read its context, and afterwards it is gone."""
+    source = """
+    import os, stat
+
+    class Plugin:
+        def load(self, context):
+            mode = os.stat(os.environ["ENVBUILDER_CONTEXT"]).st_mode
+            assert stat.S_IMODE(mode) == 0o600, oct(mode)
+
+        def predict(self, batch):
+            END
+    """
+    for number, end in enumerate(
+        ("return ['x'] * len(batch)", "os._exit(3)", "os.kill(os.getppid(), 9); __import__('signal').pause()")
+    ):
+        bench.plugin(f"bad{number}", source.replace("END", end))
+    bench.command("program", "import json, os; json.load(open(os.environ['ENVBUILDER_CONTEXT'])); raise SystemExit(4)")
+    entries = ", ".join(f"{{plugin: {name}}}" for name in ("bad0", "bad1", "bad2", "program"))
+    outcome = execute_run(bench.request(f"inference: [{entries}]\nretries: 0"))
+    assert [task.status for task in outcome.tasks] == ["ok", "failed", "failed", "failed"]
+    assert outcome.tasks[2].attempts[0].code == "worker-killed"
+    assert len(list(bench.state.glob("runs/*-test-*/attempts/*"))) >= 6
+    assert not list(bench.state.glob("runs/*/attempts/*/context.json"))
+
+
+def test_secret_in_a_matrix_is_no_part_of_a_name(bench: Bench) -> None:
+    """Tasks that differ in a secret are told apart by its place in the list."""
+    bench.plugin("echo", ECHO)
+    plan = plan_run(bench.request("inference: [{plugin: echo, matrix: {token: [hunter-2222, hunter-3333]}}]"))
+    assert [task.id for task in plan.tasks] == ["echo[token=hidden-1]@lines", "echo[token=hidden-2]@lines"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -109,7 +109,7 @@ def _kill_after(bench: Bench, request: RunRequest, count: int, *more: str) -> No
         runner.send_signal(signal.SIGKILL)
         runner.wait(60)
     run = (bench.state / "runs" / "latest").resolve().name
-    wait_for(lambda: not orphans.find(orphans.WORKER, run), "the end of its workers")
+    wait_for(lambda: not orphans.find(run), "the end of its workers")
     most.unlink()
 
 

@@ -15,9 +15,10 @@ from pipeline_bench import ECHO, ROWS, child_environment, is_alive, wait_for
 
 from pipeline import orphans
 from pipeline.cli import execute_run
+from pipeline.models import Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline_bench import Bench
 
@@ -89,7 +90,8 @@ def swept(bench: Bench) -> Iterator[None]:
     """Nothing that a failed test leaves behind outlives it."""
     yield
     for run in bench.state.glob("runs/*-test-*"):
-        orphans.end(orphans.WORKER, run.name)
+        for process in orphans.find(run.name):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_nothing_outlives_an_attempt(bench: Bench, end: str, status: str, swept:
     hidden = _hidden(bench)
     assert len(hidden) >= 44
     assert not [process for process in hidden if is_alive(process)]
-    assert orphans.find(orphans.WORKER, bench.state.joinpath("runs", "latest").resolve().name) == ()
+    assert orphans.find(bench.state.joinpath("runs", "latest").resolve().name) == ()
 
 
 _RUNNER = """
@@ -130,13 +132,14 @@ def _started_runner(bench: Bench) -> subprocess.Popen[bytes]:
     run_file = bench.run_file("inference: [{plugin: bad}]")
     listing = bench.root / "environments.json"
     write_environments(listing, bench.environments)
-    argv = (sys.executable, "-c", _RUNNER, str(run_file), str(listing), str(bench.state))
+    code = f"from pipeline import orphans; orphans._SIGN = {orphans._SIGN}\n{_RUNNER}"
+    argv = (sys.executable, "-c", code, str(run_file), str(listing), str(bench.state))
     return subprocess.Popen(argv, env=child_environment(), cwd=Path(__file__).parents[2])
 
 
 def _workers(bench: Bench) -> tuple[int, ...]:
     runs = [path.name for path in bench.state.glob("runs/*-test-*")]
-    return tuple(process for run in runs for process in orphans.find(orphans.WORKER, run))
+    return tuple(process for run in runs for process in orphans.find(run))
 
 
 def test_nothing_outlives_a_killed_runner(bench: Bench, swept: None) -> None:
@@ -154,10 +157,131 @@ def test_nothing_outlives_a_killed_runner(bench: Bench, swept: None) -> None:
 
 def test_nothing_outlives_a_killed_supervisor(bench: Bench, swept: None) -> None:
     """Where the supervisor itself is killed, the runner finds what is left by the mark that it carries."""
-    task, _ = _run(bench, _HIDING.replace("END", "os.kill(os.getppid(), signal.SIGKILL)\n        time.sleep(60)"))
+    task, _ = _run(
+        bench,
+        _HIDING.replace("END", "os.kill(os.getppid(), signal.SIGKILL)\n        time.sleep(60)"),
+        more="retries: 0",
+    )
     assert (task.attempts[0].status, task.attempts[0].code) == ("killed", "worker-killed")
     assert "supervisor" in str(task.error)
     assert not [process for process in _hidden(bench) if is_alive(process)]
+
+
+# A daemon that sheds all it can: session, parents, environment, folder, descriptors.
+_SHEDDING = """
+import os, signal, sys, time
+from pathlib import Path
+
+BARE = '''
+import os, sys, time
+with open(sys.argv[1] + ".part", "w") as stream:
+    stream.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+os.closerange(0, 4096)
+time.sleep(600)
+'''
+
+class Plugin:
+    def load(self, context):
+        note = os.path.abspath("../shed")
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.chdir("/")
+                os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", BARE, note], {})
+            os._exit(0)
+        while not os.path.exists(note):
+            time.sleep(0.01)
+
+    def predict(self, batch):
+        END
+"""
+# Stopped first, so that it cannot end anything between its runner's end and its own.
+_KILL_BOTH = """
+        supervisor = os.getppid()
+        stat = Path(f"/proc/{supervisor}/stat").read_text()
+        os.kill(supervisor, signal.SIGSTOP)
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def daemon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Tells the process id of the daemon that a plugin has left; no run of another test takes it for a leftover."""
+    monkeypatch.setattr(orphans, "_SIGN", 0b01001)
+
+    def told() -> int:
+        (note,) = bench.state.glob("runs/*-test-*/attempts/shed")
+        return int(note.read_text())
+
+    yield told
+    orphans.end_left()
+
+
+class Told(Silence):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, str]] = []
+
+    def noted(self, task: str, text: str) -> None:
+        """Keep it."""
+        self.notes.append((task, text))
+
+
+def test_daemon_that_sheds_everything_does_not_outlive_a_killed_supervisor(
+    bench: Bench, daemon: Callable[[], int]
+) -> None:
+    """No session, no environment, no descriptor: it is found by a limit that it cannot raise."""
+    task, _ = _run(
+        bench,
+        _SHEDDING.replace("END", "os.kill(os.getppid(), signal.SIGKILL)\n        time.sleep(60)"),
+        more="retries: 0",
+    )
+    assert task.attempts[0].code == "worker-killed"
+    assert not is_alive(daemon())
+
+
+def test_next_run_ends_what_a_killed_runner_and_supervisor_left(bench: Bench, daemon: Callable[[], int]) -> None:
+    """Whatever run it is, it looks first, says whom it ended, and removes the context that nobody could."""
+    bench.plugin("bad", _SHEDDING.replace("END", _KILL_BOTH.strip()))
+    assert _started_runner(bench).wait() == -signal.SIGKILL
+    left = daemon()
+    assert is_alive(left)
+    assert list(bench.state.glob("runs/*/attempts/*/context.json"))
+    told = Told()
+    bench.plugin("echo", ECHO)
+    outcome = execute_run(bench.request("inference: [{plugin: echo}]"), reporter=told)
+    assert outcome.ok
+    assert not is_alive(left)
+    assert ("slots", f"ended 1 process that a killed run left: {left}") in told.notes
+    assert not list(bench.state.glob("runs/*/attempts/*/context.json"))
+
+
+def test_run_leaves_the_workers_of_a_living_neighbour_alone(bench: Bench, swept: None) -> None:
+    """A mark whose runner lives is no leftover."""
+    bench.plugin("bad", ECHO.replace("return [", "import time; open('../asked', 'w'); time.sleep(600); return ["))
+    runner = _started_runner(bench)
+    wait_for(lambda: list(bench.state.glob("runs/*/attempts/asked")), "the plugin to be asked")
+    theirs = _workers(bench)
+    bench.plugin("echo", ECHO)
+    assert execute_run(bench.request("inference: [{plugin: echo}]")).ok
+    assert all(map(is_alive, theirs))
+    assert theirs
+    runner.kill()
+    runner.wait()
+    wait_for(lambda: not _workers(bench), "the worker to be gone", deadline_s=20)
+
+
+def test_mark_tells_its_maker() -> None:
+    """A number that is no mark has none, and one of another moment's process is not ours."""
+    mark = orphans.new_mark()
+    assert orphans._maker_of(mark) == orphans._maker_here()
+    assert orphans._maker_of(2**63 - 1) is None
+    assert orphans._maker_of(mark + (1 << orphans._COUNT_BITS)) != orphans._maker_here()
+    orphans.settle(mark)
 
 
 def test_signal_is_told_from_the_exit_status_that_shells_give_it(bench: Bench) -> None:
@@ -325,7 +449,7 @@ def test_one_worker_serves_many_data_sets(bench: Bench) -> None:
     assert len(log.read_text().split()) == 2
     assert [task.warm for task in outcome.tasks] == [False, True, True, True] * 2
     assert [bool(task.load_s) for task in outcome.tasks] == [True, False, False, False] * 2
-    assert orphans.find(orphans.WORKER, outcome.id) == ()
+    assert orphans.find(outcome.id) == ()
 
 
 def test_worker_that_failed_is_not_kept(bench: Bench) -> None:
