@@ -422,13 +422,12 @@ class Builder:
         if plugin.entry is None:
             return None
         env = worker_environment(staging, self.store.pycache(staging.name), plugin.env)
-        done = bytecode.prove(staging / "bin" / "python", plugin.entry, env)
-        if done.ok:
+        proof = bytecode.prove(staging / "bin" / "python", plugin.entry, env)
+        if proof.failure is None:
             return None
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        message = f"{plugin.entry} cannot be imported: {lines[-1] if lines else f'exit status {done.returncode}'}"
+        message = f"{plugin.entry} cannot be imported: {proof.failure}"
         log = self._workspace.own / "logs" / f"{self._profile.name}-{plugin.name}-import.log"
-        write_atomically(log, done.stderr)
+        write_atomically(log, f"{proof.done.stderr.rstrip()}\n{proof.failure}\n".lstrip())
         show = f"cat {self._workspace.show(log)}"
         return EnvbuilderError(message, code="plugin-import-failed", where=plugin.where, hint=show)
 

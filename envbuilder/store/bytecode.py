@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,26 @@ from envbuilder.threads import at_once
 # A hundred sources take a process about half a second; fewer are not worth another one.
 _SHARE = 100
 _TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How the import of an entry point ended."""
+
+    done: process.Completed
+    reached: bool
+
+    @property
+    def failure(self) -> str | None:
+        """Why the entry point is not proved; None where it is."""
+        if self.reached and self.done.ok:
+            return None
+        lines = [line for line in self.done.stderr.splitlines() if line.strip()]
+        status = f"exit status {self.done.returncode}"
+        if not self.done.ok:
+            return lines[-1] if lines else status
+        last = f"; the last that it wrote: {lines[-1]}" if lines else ""
+        return f"the process ended with {status} before it was reached, as os._exit() and exec() end one{last}"
 
 
 @dataclass(frozen=True)
@@ -53,18 +74,23 @@ class Bytecode:
         """Where what this build compiles lies until the disk holds it."""
         return self.folder / ".new" / self.key
 
-    def prove(self, python: Path, entry: str, env: Mapping[str, str]) -> process.Completed:
+    def prove(self, python: Path, entry: str, env: Mapping[str, str]) -> Proof:
         """Import an entry point in a new environment; what that compiles is kept.
 
         Args:
             python: the environment's own.
             entry: ``module:attribute``.
             env: the whole environment of the child; `PYTHONPYCACHEPREFIX` says where its bytecode goes.
+
+        Returns:
+            How it ended, and whether it reached the entry point, by its own word: an exit status says less.
         """
         shutil.rmtree(self.fresh, ignore_errors=True)
         with contextlib.suppress(OSError):  # Bytecode only saves time.
             self.fresh.mkdir(parents=True)
-        return self._inside(python, entry, "", env)
+        word = secrets.token_hex(16)
+        done = self._inside(python, entry, "", env, word)
+        return Proof(done, reached=done.stdout == word)
 
     def seed(self, pycache: Path, environment: Path, files: Mapping[str, Facts]) -> list[Path]:
         """Link what is there into an environment's own folder of bytecode; returns the sources that have none yet.
@@ -121,10 +147,12 @@ class Bytecode:
                     Path(entry.path).replace(self.folder / entry.name)
             self.fresh.rmdir()
 
-    def _inside(self, python: Path, entry: str, listing: str, env: Mapping[str, str]) -> process.Completed:
+    def _inside(
+        self, python: Path, entry: str, listing: str, env: Mapping[str, str], word: str = ""
+    ) -> process.Completed:
         text = (resources("envbuilder.store") / "inside.py").read_text(encoding="utf-8")
         shared = str(self.folder) if self.trusting else ""
-        argv: list[str | Path] = [python, "-c", text, entry, shared, str(self.fresh), listing]
+        argv: list[str | Path] = [python, "-c", text, entry, shared, str(self.fresh), listing, word]
         return process.run(argv, env=env, timeout_s=_TIMEOUT_S)
 
 

@@ -8,7 +8,10 @@ Imports nothing of ours, and of the standard library only what is there at the s
 each module of it would be compiled anew.
 
 Arguments: ``module:attribute`` or nothing; the shared folder; the folder for what is new; a file with the paths of
-sources to compile, or nothing.
+sources to compile, or nothing; the word that proves that the attribute was reached.
+
+The word is written to what was the standard output, and by this process alone: an exit status of 0 is no proof, for
+whatever is imported may end the process, and what it prints goes to the standard error.
 """
 
 import marshal
@@ -130,10 +133,28 @@ def _compile_all(bytecode: Bytecode, listing: str) -> None:
             pass  # Templates, tests of parsers: what cannot be compiled cannot be imported.
 
 
-def main(entry: str, shared: str, fresh: str, listing: str) -> None:
-    """Import an entry point, or compile a list of files."""
+def reach(entry: str) -> None:
+    """Import an entry point.
+
+    Raises:
+        ImportError: importing it asks the process to end.
+    """
+    module, _, name = entry.partition(":")
+    try:
+        __import__(module)
+        found = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except SystemExit as error:
+        raise ImportError("importing it calls sys.exit(%r)" % (error.code,)) from error
+
+
+def main(entry: str, shared: str, fresh: str, listing: str, word: str) -> None:
+    """Import an entry point and prove it, or compile a list of files."""
     if sys.path[:1] == [""]:
         del sys.path[0]  # The folder that a build is started from is no part of the environment.
+    process, proof = os.getpid(), os.dup(1)  # A copy by dup() is closed in programs that a plugin starts.
+    os.dup2(2, 1)
     bytecode = Bytecode(shared, fresh)
     usable = sha256 is not None and not sys.flags.optimize
     if listing:
@@ -142,12 +163,15 @@ def main(entry: str, shared: str, fresh: str, listing: str) -> None:
         return
     if usable and fresh:
         bytecode.install()
-    module, _, name = entry.partition(":")
-    __import__(module)
-    found = sys.modules[module]
-    for part in name.split("."):
-        found = getattr(found, part)
+    reach(entry)
+    if os.getpid() == process:
+        try:
+            os.write(proof, word.encode())
+        except OSError as error:
+            raise ImportError("importing it closes descriptors of the process that are not its own") from error
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    arguments = sys.argv[1:]
+    del sys.argv[1:]
+    main(*arguments)

@@ -101,6 +101,8 @@ def test_build_refuses_a_stale_lock(locked: Workshop) -> None:
         ("import a_module_that_is_not_there\n", "a_module_that_is_not_there"),
         ("class Other: pass\n", "Model"),
         ("class Model(:\n", "SyntaxError"),
+        ("import sys\nsys.exit(0)\n", "importing it calls sys.exit(0)"),
+        ("import os\nprint('so far')\nos._exit(0)\n", "exit status 0 before it was reached"),
     ],
 )
 def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code: str, said: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from local_index import Index, make_wheel
 from workshop import PYTHON, Workshop
+
+from envbuilder.store.bytecode import Bytecode, Proof
 
 TOOL = {
     "tool/__init__.py": b"def fail():\n    raise ValueError('as asked')\n",
@@ -134,3 +137,50 @@ def test_gc_removes_bytecode_that_nobody_links_to(site: Workshop) -> None:
     assert site.within("gc").status == 0
     assert not orphan.exists()
     assert any(kept.samefile(path) for path in shared(site))
+
+
+def _prove(folder: Path, code: str) -> Proof:
+    """What the import of a module with that code comes to, in this interpreter."""
+    (folder / "module.py").write_text(code)
+    env = {"PYTHONPATH": str(folder), "PYTHONPYCACHEPREFIX": str(folder / "pycache"), "PATH": os.environ["PATH"]}
+    return Bytecode(folder / "kept", "key", "tag").prove(Path(sys.executable), "module:Model", env)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys\nsys.exit(0)", "ImportError: importing it calls sys.exit(0)"),
+        ("raise SystemExit", "ImportError: importing it calls sys.exit(None)"),
+        ("def __getattr__(name):\n    raise SystemExit(0)", "ImportError: importing it calls sys.exit(0)"),
+        ("import os\nprint('so far', flush=True)\nos._exit(0)", "exit status 0 before it was reached"),
+        ("import os\nos.close(1)\nos._exit(0)", "exit status 0 before it was reached"),
+        ("import os\nos.execvp('true', ['true'])", "exit status 0 before it was reached"),
+        ("import os, sys\nprint(*sys.argv, flush=True)\nos._exit(0)", "exit status 0 before it was reached"),
+        ("import atexit, os\natexit.register(os._exit, 0)\nraise OSError('no weights')", "exit status 0 before"),
+        ("import os\nif os.fork():\n    os.wait()\n    os._exit(0)\nclass Model: pass", "exit status 0 before"),
+        ("import os, threading, time\nthreading.Thread(target=os._exit, args=(0,)).start()\ntime.sleep(9)", "before"),
+        ("import os\nos.closerange(3, 64)\nclass Model: pass", "closes descriptors of the process"),
+        ("import atexit, os\natexit.register(os._exit, 3)\nclass Model: pass", "exit status 3"),
+    ],
+)
+def test_an_exit_status_is_no_proof(tmp_path: Path, code: str, said: str) -> None:
+    """A module that ends its process well before the entry point is reached is not taken for one that has it."""
+    failure = _prove(tmp_path, code).failure
+    assert failure is not None
+    assert said in failure
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import atexit, os\natexit.register(os._exit, 0)",
+        "import os\nprint('hello', flush=True)\nos.close(1)",
+        "import sys\nsys.stdout.close()\nsys.stderr.close()",
+        "import os\nif not os.fork():\n    raise SystemExit(3)\nos.wait()",
+        "import os\nif os.fork():\n    os.wait()",
+        "import sys\nassert len(sys.argv) == 1",
+    ],
+)
+def test_what_is_reached_is_proved(tmp_path: Path, code: str) -> None:
+    """What a module does to its output, its copies or its exit afterwards does not hide that it is there."""
+    assert _prove(tmp_path, f"{code}\nclass Model: pass").failure is None
