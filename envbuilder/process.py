@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shlex
 import signal
@@ -81,6 +82,14 @@ class Completed:
     @property
     def ok(self) -> bool:
         return self.returncode == 0
+
+
+def told(done: Completed) -> object:
+    """The JSON that a program printed last, after whatever else was printed; None where there is none."""
+    lines = done.stdout.strip().splitlines() if done.ok else []
+    with contextlib.suppress(ValueError):
+        return json.loads(lines[-1]) if lines else None
+    return None
 
 
 def clean_environment(

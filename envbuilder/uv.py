@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shutil
@@ -278,12 +277,16 @@ def identify(path: Path) -> Interpreter:
     """What an interpreter is.
 
     Raises:
-        ToolError: it does not run.
+        ToolError: it does not run, or does not say what it is.
     """
     done = process.run([path, "-I", "-S", "-c", _IDENTITY], timeout_s=60)
     if not done.ok:
         raise ToolError(f"{path} does not run: {done.stderr.strip()[-200:]}", hint=f"{path} --version")
-    implementation, version, abi, platform = json.loads(done.stdout)
+    told = process.told(done)
+    if not isinstance(told, list) or len(told) != 4 or not all(isinstance(each, str) for each in told):
+        found = done.stdout.strip()[-200:] or "nothing"
+        raise ToolError(f"{path} does not say which Python it is: found {found}", hint=f"{path} --version")
+    implementation, version, abi, platform = told
     return Interpreter(path, implementation, version, abi, platform)
 
 

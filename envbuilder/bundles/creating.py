@@ -225,7 +225,8 @@ def _run_build(order: Order, home: Path, env: Mapping[str, str], options: Sequen
         problems = [Problem(**each) for each in told["problems"]]
         if problems and not told["ok"]:
             raise BuildError(problems)
-        return {each["plugin"]: each["key"] for each in told["result"]["environments"]}
+        keys = {each["plugin"]: each["key"] for each in told["result"]["environments"]}
+        return {plugin.name: keys[plugin.name] for plugin in order.plugins}
     except (ValueError, KeyError, TypeError) as error:
         raise ToolError(f"the build ended with {done.returncode}: {done.stderr.strip()[-500:]}") from error
 

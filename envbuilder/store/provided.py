@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,10 +87,12 @@ def prove(environment: Path, wanted: Mapping[str, str], installed: Collection[st
 
 def _ask(python: Path, names: Collection[str]) -> tuple[dict[str, tuple[str, Path]], tuple[Path, ...]]:
     done = process.run([python, *_FLAGS, _ASK, *names], timeout_s=120)
-    if not done.ok:
+    told = process.told(done)
+    if not isinstance(told, list):
         hint = f"{shlex.quote(str(python))} -c 'import importlib.metadata'"
-        raise ToolError(f"{python} does not tell its packages: {done.stderr.strip()[-200:]}", hint=hint)
-    found, folders = json.loads(done.stdout)
+        words = (done.stderr.strip() or done.stdout.strip())[-200:]
+        raise ToolError(f"{python} does not tell its packages: {words or 'it printed nothing'}", hint=hint)
+    found, folders = told
     return {name: (version, Path(folder)) for name, (version, folder) in found.items()}, tuple(map(Path, folders))
 
 

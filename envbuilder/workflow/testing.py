@@ -274,12 +274,14 @@ class Tester:
         counts = read_counts(tested.junit)
         tested = replace(tested, counts=counts)
         hint = f"less {self._workspace.show(tested.log)}"
-        if done.ok:
+        if done.ok and counts is not None and counts.tests and not counts.bad:
             return replace(tested, state="passed")
-        if done.returncode == _NO_TESTS:
+        if done.returncode == _NO_TESTS or (done.ok and counts is not None and not counts.tests):
             problem = Problem("no-tests", "pytest found no tests", tested.name, hint=hint, severity="warning")
             return replace(tested, state="no tests", problems=(problem,))
-        if counts is None or not counts.bad:
+        if done.ok and counts is None:
+            message = f"pytest ended with 0 and left no report at {tested.junit}: no test is known to have passed"
+        elif counts is None or not counts.bad:
             message = f"pytest ended with {done.returncode}: {_last_words(tested.log)}"
         else:
             names = ", ".join(counts.bad[:3]) + (f" and {len(counts.bad) - 3} more" if len(counts.bad) > 3 else "")

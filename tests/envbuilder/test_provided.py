@@ -13,6 +13,9 @@ from base_interpreter import Base
 from local_index import Index, make_wheel
 from workshop import PYTHON, Ran, Workshop
 
+from envbuilder.errors import ToolError
+from envbuilder.store.provided import supply
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Base:
@@ -116,6 +119,16 @@ def test_package_that_the_base_lacks_is_refused(bench: Workshop, base: Base) -> 
     assert "-m pip install 'torch==2.9.*'" in ran.err
     base.install(bench.root / "supplied" / "torch-2.9.1+cluster-py3-none-any.whl")
     assert bench.within("build", env=base.env).status == 0
+
+
+def test_base_whose_packages_print_is_asked_all_the_same(base: Base) -> None:
+    """What a ``.pth`` file of the base prints is no answer, and hides none; one that ends Python well is told of."""
+    talks = base.packages / "talks.pth"
+    talks.write_text("import sys; print('hello')\n")
+    assert supply(base.python, {"torch": "==2.9.*"}, "here").versions == {"torch": "2.9.1+cluster"}
+    talks.write_text("import os; os._exit(0)\n")
+    with pytest.raises(ToolError, match="does not tell its packages: it printed nothing"):
+        supply(base.python, {"torch": "==2.9.*"}, "here")
 
 
 def test_another_version_in_the_base_is_another_environment(bench: Workshop, base: Base) -> None:

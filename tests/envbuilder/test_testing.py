@@ -115,6 +115,32 @@ def test_what_cannot_be_tested_is_told(shop: Workshop) -> None:
     assert shop.within("test", "beta").status == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "state", "said"),
+    [
+        ("def test_it():\n    import os\n    os._exit(0)\n", "", "failed", "pytest ended with 0 and left no report"),
+        ("", "--version", "failed", "pytest ended with 0 and left no report"),
+        ("def test_it(): pass\n", "--collect-only", "no tests", "pytest found no tests"),
+    ],
+)
+def test_an_exit_status_is_no_test(shop: Workshop, text: str, words: str, state: str, said: str) -> None:
+    """A pytest that ends well without a report of a test that passed has tested nothing."""
+    checkout(shop, "alpha", text)
+    ran = shop.within("test", "--format", "json", f"--args={words}")
+    assert ran.json["result"]["tests"][0]["state"] == state  # type: ignore[index]
+    assert said in ran.out
+    assert ran.status == (1 if state == "failed" else 0)
+
+
+def test_a_failure_that_a_conftest_hides_is_told(shop: Workshop) -> None:
+    """What the report says counts, whatever exit status a conftest makes of it."""
+    folder = checkout(shop, "alpha", FAILS)
+    hides = "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n"
+    (folder / "tests" / "conftest.py").write_text(hides)
+    ran = shop.within("test", "--format", "json")
+    assert (ran.status, ran.codes) == (1, ["tests-failed"])
+
+
 def test_arguments_reach_pytest(shop: Workshop) -> None:
     """`--args` chooses tests; what it cannot read is refused."""
     checkout(shop, "alpha")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from envbuilder.uv import find_uv, version_of
+from envbuilder.errors import ToolError
+from envbuilder.uv import find_uv, identify, version_of
 
 
 def chosen(path: str) -> str:
@@ -40,3 +41,21 @@ def test_a_uv_on_path_that_does_not_answer_is_left_alone(tmp_path: Path) -> None
     other.write_text("#!/bin/sh\necho nonsense\nexit 3\n")
     other.chmod(0o755)
     assert chosen(f"{tmp_path}{os.pathsep}{os.environ['PATH']}") != str(other)
+
+
+@pytest.mark.parametrize("script", ["exit 0", "echo hello", "echo '[1, 2, 3, 4]'", "echo '{}'", "echo '[\"cpython\"]'"])
+def test_an_interpreter_that_does_not_say_what_it_is_is_refused(tmp_path: Path, script: str) -> None:
+    """A program that ends well is no Python until it says which."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    with pytest.raises(ToolError, match="does not say which Python it is"):
+        identify(python)
+
+
+def test_an_interpreter_behind_a_wrapper_that_talks_is_known(tmp_path: Path) -> None:
+    """What a wrapper prints first does not hide the answer."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho using a module\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert identify(python).version == identify(Path(sys.executable)).version
