@@ -25,9 +25,11 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 VERSION = 1
+# A plugin may make copies of this process; only this one speaks to the host.
+WORKER = os.getpid()
 MOST_ANSWER_CHARS = 1_000_000
 MOST_ERROR_CHARS = 500
 FIGURES = ("overall", "by_class", "by_item", "lower_is_better")
@@ -113,18 +115,29 @@ class FailureError(Exception):
 
 
 class TerminatedError(BaseException):
-    """The host asked us to end; not an `Exception`, so that a plugin's own handlers let it pass.
+    """A signal asked us to end; not an `Exception`, so that a plugin's own handlers let it pass.
 
     Attributes:
         was_asked: whether it was raised before: there are handlers that let nothing pass, and leave half of what they
             began behind. What comes of that is no answer, and no item's failure.
+        was_interrupted: whether SIGINT came; a `KeyboardInterrupt` without it is the plugin's own.
+        number: the signal.
     """
 
     was_asked: ClassVar[bool] = False
+    was_interrupted: ClassVar[bool] = False
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Channel:
-    """Sends messages to the host, each a line of JSON on a descriptor of its own."""
+    """Sends messages to the host, each a line of JSON on a descriptor of its own.
+
+    In a copy of the worker's process nothing is sent; nor is the lock taken, which a thread may have held when the copy
+    was made.
+    """
 
     def __init__(self, descriptor: int, attempt: str) -> None:
         self._descriptor = descriptor
@@ -135,6 +148,8 @@ class Channel:
 
     def send(self, kind: str, **body: object) -> None:
         """Send a message, after those that are held."""
+        if is_copy():
+            return
         with self._guard:
             self._add(kind, body)
             block = memoryview(b"".join(self._held))
@@ -144,14 +159,16 @@ class Channel:
 
     def hold(self, kind: str, **body: object) -> None:
         """Have a message go out with the next one that is sent; for one that follows at once."""
+        if is_copy():
+            return
         with self._guard:
             self._add(kind, body)
 
     def _add(self, kind: str, body: Mapping[str, object]) -> None:
-        self._sequence += 1
-        head = {"v": VERSION, "seq": self._sequence, "attempt": self._attempt, "type": kind}
+        head = {"v": VERSION, "seq": self._sequence + 1, "attempt": self._attempt, "type": kind}
         # A line begins with a line end too: junk that a plugin left half a line of costs none of ours.
         self._held.append(b"\n" + json.dumps({**body, **head}).encode() + b"\n")
+        self._sequence += 1
 
 
 class Heart:
@@ -181,6 +198,8 @@ def main() -> int:
         os.set_inheritable(descriptor, False)
     sys.argv[1:] = []
     signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _interrupt)
+    _leave_copies_alone()
     worker = Worker()
     try:
         with os.fdopen(jobs, "rb", buffering=0) as stream:
@@ -188,16 +207,99 @@ def main() -> int:
                 path = os.environ["ENVBUILDER_CONTEXT"] = os.fsdecode(line.rstrip(b"\n"))
                 if not do(worker, protocol, json.loads(Path(path).read_text(encoding="utf-8"))):
                     return 1
-    except TerminatedError:
+    except TerminatedError as error:
         sys.stderr.flush()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        _die_by(error.number)
     return 0
 
 
-def _terminate(_number: int, _frame: object) -> None:
+def _terminate(number: int, _frame: object) -> None:
+    if is_copy():
+        _die_by(number)
     TerminatedError.was_asked = True
-    raise TerminatedError
+    raise TerminatedError(number)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    TerminatedError.was_interrupted = True
+    signal.default_int_handler(number, frame)
+
+
+def _leave_copies_alone() -> None:
+    """Have SIGTERM end copies of the worker as it ends other programs, from their first moment on.
+
+    It waits while a copy is made: Python forgets what has come before its own part of a fork is done.
+    """
+    masks = threading.local()
+
+    def begin() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def end() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def end_in_copy() -> None:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end()
+
+    os.register_at_fork(before=begin, after_in_parent=end, after_in_child=end_in_copy)
+
+
+def _die_by(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def is_copy() -> bool:
+    """Whether this is another process than the worker: one that a plugin made by a fork."""
+    return os.getpid() != WORKER
+
+
+Found = TypeVar("Found")
+
+
+def foreign(action: Callable[[], Found]) -> Found:
+    """Do what the plugin does; whatever it does, only the worker comes back from it, and only while it is wanted."""
+    TerminatedError.was_interrupted = False
+    try:
+        found = action()
+    except BaseException as error:
+        if is_copy():
+            end_copy(error)
+        if TerminatedError.was_asked:
+            raise TerminatedError from error
+        if isinstance(error, KeyboardInterrupt) and TerminatedError.was_interrupted:
+            raise TerminatedError(signal.SIGINT) from error
+        raise
+    if is_copy():
+        end_copy(None)
+    if TerminatedError.was_asked:
+        raise TerminatedError
+    return found
+
+
+def end_copy(error: Optional[BaseException]) -> None:
+    """End a copy of the worker as what it did ends it.
+
+    Handlers of the end are left out, as `multiprocessing` leaves them out: they are the worker's, and would end its other
+    children or remove its files.
+    """
+    status = 0 if error is None else 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        status = error.code or 0
+    elif error is not None:
+        print_trace()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status & 0xFF)
+
+
+def print_trace() -> None:
+    """Write the traceback of what is being handled to the log, where a plugin has left us one."""
+    with contextlib.suppress(Exception):
+        traceback.print_exc()
 
 
 def do(worker: Worker, protocol: int, job: Mapping[str, Any]) -> bool:
@@ -259,16 +361,23 @@ def find(entry: str) -> Any:
     """Import ``module:attribute``."""
     module_name, _, attribute = entry.partition(":")
     try:
-        found = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        found = foreign(lambda: attribute_of(importlib.import_module(module_name), attribute, entry))
+    except (FailureError, TerminatedError):
+        raise
+    except BaseException as error:
+        print_trace()
         raise FailureError("plugin-import-failed", "import {}: {}".format(module_name, told(error))) from error
+    if not callable(found):
+        raise FailureError("plugin-invalid", "entry {}: expected a class, found {}".format(entry, type(found).__name__))
+    return found
+
+
+def attribute_of(found: Any, attribute: str, entry: str) -> Any:
+    """An attribute of a module, or one of its attributes' attributes."""
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise FailureError("plugin-invalid", "entry {}: module has no attribute {!r}".format(entry, name))
         found = getattr(found, name)
-    if not callable(found):
-        raise FailureError("plugin-invalid", "entry {}: expected a class, found {}".format(entry, type(found).__name__))
     return found
 
 
@@ -300,9 +409,11 @@ def sow(job: Mapping[str, Any]) -> None:
 def module(name: str) -> Any:
     """A module, or None where it is not installed or broken."""
     try:
-        return importlib.import_module(name) if importlib.util.find_spec(name) else None
-    except Exception:  # noqa: BLE001 - a broken package may raise anything.
-        traceback.print_exc()
+        return foreign(lambda: importlib.import_module(name) if importlib.util.find_spec(name) else None)
+    except TerminatedError:
+        raise
+    except BaseException:  # noqa: BLE001 - a broken package may raise anything.
+        print_trace()
         return None
 
 
@@ -320,17 +431,17 @@ def create(factory: Any, stage: str, context: Context) -> Any:
     """Create a plugin, load it, and see that it can do its stage's work."""
     method = {"inference": "predict", "eval": "evaluate", "report": "render"}[stage]
     try:
-        plugin = factory()
+        plugin = foreign(factory)
         classic = stage == "inference" and not hasattr(plugin, method) and hasattr(plugin, "predict_on_image")
         if not classic:
             require(plugin, method)
             require(plugin, "load")
         if callable(getattr(plugin, "load", None)):
-            plugin.load(context)
-    except FailureError:
+            foreign(lambda: plugin.load(context))
+    except (FailureError, TerminatedError):
         raise
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
+    except BaseException as error:
+        print_trace()
         raise FailureError("plugin-load-failed", told(error), memory_status(error) or "failed") from error
     return OneByOne(plugin) if classic else plugin
 
@@ -385,14 +496,14 @@ class Inference:
         text = ""
         broken = False
         try:
-            answers = answers_of(self._plugin.predict(batch), len(batch))
+            answers = foreign(lambda: answers_of(self._plugin.predict(batch), len(batch)))
+        except TerminatedError:
+            raise
         except FailureError as failure:
             reason, text = failure.code, str(failure)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything.
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything.
+            print_trace()
             reason, text, broken = memory_status(error), told(error), has_broken_gpu(error)
-        if TerminatedError.was_asked:
-            raise TerminatedError
         latency_s = (time.perf_counter() - begin) / len(batch)
         if answers is not None:
             for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
@@ -437,25 +548,43 @@ def answers_of(found: Any, count: int) -> List[Any]:
 def answer_body(answer: Any) -> Dict[str, object]:
     """An answer as a message's fields; what is none is that item's error."""
     try:
-        text = answer if isinstance(answer, str) else getattr(answer, "text", None)
-        if not isinstance(text, str):
-            return {"error": "plugin-invalid: expected str or Answer, found " + type(answer).__name__}
-        if len(text) > MOST_ANSWER_CHARS:
-            return {"error": "answer-too-long: {} characters, at most {}".format(len(text), MOST_ANSWER_CHARS)}
-        return {"answer": text, "extra": {} if isinstance(answer, str) else plain(getattr(answer, "extra", {}))}
-    except Exception as error:  # noqa: BLE001 - what stands beside an answer is the plugin's too.
-        traceback.print_exc()
+        return foreign(lambda: answer_fields(answer))
+    except TerminatedError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - what an answer does when it is looked at is the plugin's too.
+        print_trace()
         return {"error": "plugin-invalid: " + told(error)}
+
+
+def answer_fields(answer: Any) -> Dict[str, object]:
+    """The same, by all that an answer may do when it is looked at."""
+    text = answer if isinstance(answer, str) else getattr(answer, "text", None)
+    if not isinstance(text, str):
+        return {"error": "plugin-invalid: expected str or Answer, found " + type(answer).__name__}
+    text = str.__str__(text)  # The text of a class that derives from str, without what that class makes of it.
+    if len(text) > MOST_ANSWER_CHARS:
+        return {"error": "answer-too-long: {} characters, at most {}".format(len(text), MOST_ANSWER_CHARS)}
+    return sendable({"answer": text, "extra": {} if isinstance(answer, str) else plain(getattr(answer, "extra", {}))})
+
+
+def sendable(fields: Dict[str, object]) -> Dict[str, object]:
+    """The same fields, of which JSON can be made: of a number with too many digits, say, it cannot."""
+    json.dumps(fields)
+    return fields
 
 
 def evaluate(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:
     """Judge answers."""
     records = [make_record(each) for each in job["records"]]
     found = guarded("plugin-failed", lambda: plugin.evaluate(records))
+    channel.send("evaluation", **guarded("plugin-invalid", lambda: figures_of(found)))
+
+
+def figures_of(found: Any) -> Dict[str, object]:
+    """What an eval plugin gave, as a message's fields."""
     if not isinstance(getattr(found, "overall", None), Mapping):
         raise FailureError("plugin-invalid", "evaluate() must give an Evaluation, found " + type(found).__name__)
-    figures = guarded("plugin-invalid", lambda: {n: plain(getattr(found, n)) for n in FIGURES if hasattr(found, n)})
-    channel.send("evaluation", **figures)
+    return sendable({name: plain(getattr(found, name)) for name in FIGURES if hasattr(found, name)})
 
 
 def render(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:
@@ -474,9 +603,11 @@ def expect_output(job: Mapping[str, Any]) -> None:
 def guarded(code: str, action: Callable[[], Any]) -> Any:
     """Do what the plugin does, and turn what it raises into the task's failure."""
     try:
-        return action()
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        return foreign(action)
+    except (FailureError, TerminatedError):
+        raise
+    except BaseException as error:
+        print_trace()
         raise FailureError(code, told(error), memory_status(error) or "failed") from error
 
 
@@ -555,21 +686,31 @@ def make_record(fields: Mapping[str, Any]) -> Record:
 
 def told(error: BaseException) -> str:
     """An exception in one short text."""
-    return "{}: {}".format(type(error).__name__, error).strip(": ")[:MOST_ERROR_CHARS]
+    return "{}: {}".format(type(error).__name__, text_of(error)).strip(": ")[:MOST_ERROR_CHARS]
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, where it can be made to say it."""
+    try:
+        return foreign(lambda: str.__str__(str(error)))
+    except TerminatedError:
+        raise
+    except BaseException:  # noqa: BLE001 - also what a plugin's exception does when it is looked at is the plugin's.
+        return "its text cannot be told"
 
 
 def memory_status(error: BaseException) -> Optional[str]:
     """``oom-gpu`` or ``oom-host`` where that is what the exception means."""
     if isinstance(error, MemoryError):
         return "oom-host"
-    text = str(error).lower()
+    text = text_of(error).lower()
     of_gpu = "cuda out of memory" in text or "cublas_status_alloc_failed" in text or "cuda error: out of memory" in text
     return "oom-gpu" if type(error).__name__ == "OutOfMemoryError" or of_gpu else None
 
 
 def has_broken_gpu(error: BaseException) -> bool:
     """Whether an error means that this process can no longer use its GPU: CUDA then fails at everything."""
-    is_cuda = "cuda error:" in str(error).lower() or type(error).__name__ == "AcceleratorError"
+    is_cuda = "cuda error:" in text_of(error).lower() or type(error).__name__ == "AcceleratorError"
     return is_cuda and memory_status(error) is None
 
 

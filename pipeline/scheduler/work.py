@@ -63,7 +63,14 @@ def _figures(where: str, value: object) -> dict[str, float]:
     wrong = [name for name, each in value.items() if each is not None and not isinstance(each, int | float)]
     if wrong:
         raise ValueError(f"{where}.{wrong[0]} must be a number, found {json.dumps(value[wrong[0]])[:60]}")
-    return {str(name): float(each) for name, each in value.items() if each is not None}
+    figures = {}
+    for name, each in value.items():
+        try:
+            if each is not None:
+                figures[str(name)] = float(each)
+        except OverflowError:
+            raise ValueError(f"{where}.{name} must be a number of at most 308 digits, found one of {len(str(each))}") from None
+    return figures
 
 
 def do_report(setting: Setting, task: Task, slot: Slot, document: Mapping[str, object]) -> Finished:

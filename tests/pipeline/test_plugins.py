@@ -100,6 +100,141 @@ def test_answer_of_a_wrong_type_costs_its_item(bench: Bench) -> None:
     assert (task.status, task.failed_items) == ("ok", 2)
 
 
+# Each question is a way to raise what is no Exception; the answer says how often the model was loaded.
+RAISES = """
+import asyncio, pathlib, sys
+
+class Own(BaseException):
+    pass
+
+class Mute(Exception):
+    def __str__(self):
+        raise Own("not told")
+
+class Plugin:
+    def load(self, context):
+        self.loads = pathlib.Path(context.cache_dir, "loads")
+        self.loads.parent.mkdir(exist_ok=True)
+        self.loads.open("a").write("x")
+
+    def predict(self, batch):
+        for item in batch:
+            if item.question == "generator":
+                return self.begun()
+            if item.question == "closed":
+                sys.stderr.close()
+            if item.question != "fine":
+                raise {
+                    "cancelled": asyncio.CancelledError("too late"),
+                    "interrupt": KeyboardInterrupt(),
+                    "generator exit": GeneratorExit(),
+                    "exit": SystemExit(0),
+                    "own": Own("its own"),
+                    "mute": Mute(),
+                    "closed": Own("unheard"),
+                }[item.question]
+        return [self.loads.read_text()] * len(batch)
+
+    def begun(self):
+        yield "half"
+        raise Own("on the way")
+"""
+RAISED = {
+    "cancelled": "CancelledError: too late",
+    "interrupt": "KeyboardInterrupt",
+    "generator exit": "GeneratorExit",
+    "exit": "SystemExit: 0",
+    "own": "Own: its own",
+    "mute": "Mute: its text cannot be told",
+    "generator": "Own: on the way",
+    "closed": "Own: unheard",
+}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_whatever_an_item_raises_costs_that_item(bench: Bench, batch: int) -> None:
+    """What is no Exception fails its item by its name; the model is loaded once."""
+    rows = "".join(f"{way};{way};;a\n{way} too;fine;;a\n" for way in RAISED)
+    bench.plugin("bad", RAISES)
+    request = bench.request(f"inference: [{{plugin: bad, batch: {batch}}}]", f"id;question;answer;class\n{rows}")
+    outcome = execute_run(request)
+    answers = _answers(outcome)
+    assert {way: answers[way]["error"] for way in RAISED} == RAISED
+    assert {answers[f"{way} too"]["answer"] for way in RAISED} == {"x"}
+    assert [(each.status, each.anomalies) for each in outcome.tasks[0].attempts] == [("ok", {})]
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "text"),
+    [
+        ("import asyncio\nraise asyncio.CancelledError('early')", "plugin-import-failed", "CancelledError: early"),
+        ("def __getattr__(name): raise KeyboardInterrupt(name)", "plugin-import-failed", "KeyboardInterrupt: Plugin"),
+        ("class Plugin:\n    def __init__(self): raise GeneratorExit('no')", "plugin-load-failed", "GeneratorExit: no"),
+        (_predict("pass").replace("pass", "raise BaseException('no')", 1), "plugin-load-failed", "BaseException: no"),
+    ],
+)
+def test_whatever_loading_raises_is_its_reason(bench: Bench, source: str, code: str, text: str) -> None:
+    """What is no Exception is told by its name, and is not tried again."""
+    task, _ = _run(bench, source, more="retries: 2")
+    assert (task.status, task.code, len(task.attempts)) == ("failed", code, 1)
+    assert text in str(task.error)
+
+
+def test_answers_that_misbehave_when_they_are_looked_at_cost_their_items(bench: Bench) -> None:
+    """What an answer's own methods raise is that item's failure; a text that lies of its length is its text."""
+    body = (
+        "class Own(BaseException): pass\n"
+        "class Text(str):\n"
+        "    def __len__(self): raise Own('len')\n"
+        "    def __str__(self): raise Own('str')\n"
+        "    __repr__ = __str__\n"
+        "class Answer:\n"
+        "    def __init__(self, extra): self.text, self.extra = 'fine', extra\n"
+        "class Late:\n"
+        "    text = property(lambda self: (_ for _ in ()).throw(Own('text')))\n"
+        "class Odd:\n"
+        "    def __str__(self): raise Own('odd')\n"
+        "ring = []\n"
+        "ring.append(ring)\n"
+        "return [Text('fine'), Answer({1: Odd()}), Late(), Answer({'n': 10 ** 5000}), Answer(ring), Answer({Odd(): 1}), 'fine']"
+    )
+    rows = "id;question;answer;class\n" + "".join(f"{number};q;;a\n" for number in range(1, 8))
+    bench.plugin("bad", _predict(body))
+    outcome = execute_run(bench.request("inference: [{plugin: bad, batch: 7}]", rows))
+    told = [str(line["answer"] or line["error"])[:27] for line in _answers(outcome).values()]
+    assert told[:3] == ["fine", "plugin-invalid: Own: odd", "plugin-invalid: Own: text"]
+    assert told[3:] == ["plugin-invalid: ValueError:", "plugin-invalid: RecursionEr", "plugin-invalid: Own: odd", "fine"]
+    assert [(each.status, each.anomalies) for each in outcome.tasks[0].attempts] == [("ok", {})]
+
+
+def test_figures_of_its_own_that_cannot_be_sent_are_refused_where_they_are_told(bench: Bench) -> None:
+    """A figure with more digits than JSON takes raises in the plugin, and no message is missed."""
+    body = "try:\n    self.context.metric('n', 10 ** 5000)\nexcept ValueError:\n    return ['refused'] * len(batch)"
+    source = _predict(body).replace("pass", "self.context = context", 1)
+    task, outcome = _run(bench, source)
+    assert {line["answer"] for line in _answers(outcome).values()} == {"refused"}
+    assert [each.anomalies for each in task.attempts] == [{}]
+
+
+def test_an_interrupted_worker_ends(bench: Bench) -> None:
+    """SIGINT from outside ends the worker as it ends other programs; a plugin's own handling of it is left to it."""
+    body = (
+        "import os, signal\n"
+        "if batch[0].id == '2':\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "try:\n"
+        "    if batch[0].id == '1': signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    return ['its own']\n"
+        "return ['fine']"
+    )
+    task, outcome = _run(bench, _predict(body))
+    answers = _answers(outcome)
+    assert (answers["1"]["answer"], answers["3"]["answer"]) == ("its own", "fine")
+    assert answers["2"]["error"] == "worker-crashed: the worker was killed by SIGINT"
+    assert task.attempts[0].returncode == -2
+
+
 def test_wrong_number_of_answers_is_asked_again_one_by_one(bench: Bench) -> None:
     """A batch with fewer answers than items is offered again item by item, as one that raises is."""
     task, outcome = _run(bench, _predict("return [batch[0].question]"), ", batch: 3")
@@ -294,6 +429,35 @@ def test_bad_judge_fails_its_task(bench: Bench, source: str, code: str, text: st
     _, judged = execute_run(bench.request("inference: [{plugin: echo}]\neval: [{plugin: judge}]")).tasks
     assert (judged.status, judged.code) == ("failed", code)
     assert text in str(judged.error)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("raise asyncio.CancelledError('late')", "plugin-failed", "CancelledError: late"),
+        ("return type('Late', (), {'overall': property(lambda self: [].pop())})()", "plugin-invalid", "IndexError"),
+        ("return Figures(overall={'n': 10 ** 5000})", "plugin-invalid", "ValueError"),
+        ("return Figures(overall={'n': 10 ** 400})", "plugin-invalid", "overall.n"),
+    ],
+)
+def test_whatever_judging_raises_is_its_reason(bench: Bench, line: str, code: str, text: str) -> None:
+    """What is no Exception, what figures do when they are looked at, and numbers that are too large are told of."""
+    bench.plugin("echo", ECHO)
+    head = "import asyncio\nfrom types import SimpleNamespace as Figures\n"
+    source = f"{head}class Plugin:\n    def load(self, context): pass\n    def evaluate(self, records):\n        {line}\n"
+    bench.plugin("judge", source, "eval")
+    _, judged = execute_run(bench.request("inference: [{plugin: echo}]\neval: [{plugin: judge}]")).tasks
+    assert (judged.status, judged.code, len(judged.attempts)) == ("failed", code, 1)
+    assert text in str(judged.error)
+
+
+def test_whatever_a_report_raises_is_its_reason(bench: Bench) -> None:
+    """What is no Exception is told by its name."""
+    bench.plugin("echo", ECHO)
+    source = "class Plugin:\n    def load(self, context): pass\n    def render(self, report): raise GeneratorExit('no')"
+    bench.plugin("page", source, "report")
+    task = execute_run(bench.request("inference: [{plugin: echo}]\nreport: [{plugin: page}]")).tasks[1]
+    assert (task.code, task.error) == ("plugin-failed", "GeneratorExit: no")
 
 
 def test_report_that_writes_nothing_fails(bench: Bench) -> None:
