@@ -69,7 +69,9 @@ def _figures(where: str, value: object) -> dict[str, float]:
             if each is not None:
                 figures[str(name)] = float(each)
         except OverflowError:
-            raise ValueError(f"{where}.{name} must be a number of at most 308 digits, found one of {len(str(each))}") from None
+            raise ValueError(
+                f"{where}.{name} must be a number of at most 308 digits, found one of {len(str(each))}"
+            ) from None
     return figures
 
 

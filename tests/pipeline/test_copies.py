@@ -128,7 +128,9 @@ def test_a_copy_that_predict_makes_ends_and_says_nothing(bench: Bench) -> None:
     [
         "import os\nif os.fork():\n    os.wait()\n" + ECHO,
         ECHO.replace("self.context = context", "self.context = context\n        import os; os.fork() and os.wait()"),
-        ECHO.replace("    def load", "    def __init__(self):\n        import os; os.fork() and os.wait()\n\n    def load"),
+        ECHO.replace(
+            "    def load", "    def __init__(self):\n        import os; os.fork() and os.wait()\n\n    def load"
+        ),
         "import os\n" + ECHO.replace("return [", "yield from [(os.fork() and os.wait()) and ") + "\n",
     ],
     ids=["import", "load", "constructor", "generator"],
@@ -148,8 +150,12 @@ def test_a_copy_of_a_judge_or_a_report_ends_too(bench: Bench) -> None:
     """Figures and reports are the worker's, also where a copy comes back before it or after it."""
     bench.plugin("echo", ECHO)
     fork = "\n        import os; os.fork() and os.wait()\n"
-    bench.plugin("exact", EXACT.replace("    def evaluate(self, records):\n", f"    def evaluate(self, records):{fork}"), "eval")
-    bench.plugin("page", REPORT.replace("    def render(self, report):\n", f"    def render(self, report):{fork}"), "report")
+    bench.plugin(
+        "exact", EXACT.replace("    def evaluate(self, records):\n", f"    def evaluate(self, records):{fork}"), "eval"
+    )
+    bench.plugin(
+        "page", REPORT.replace("    def render(self, report):\n", f"    def render(self, report):{fork}"), "report"
+    )
     text = "inference: [{plugin: echo}]\neval: [{plugin: exact}]\nreport: [{plugin: page}]"
     outcome = execute_run(bench.request(text))
     assert outcome.ok, outcome.problems

@@ -203,7 +203,12 @@ def test_answers_that_misbehave_when_they_are_looked_at_cost_their_items(bench: 
     outcome = execute_run(bench.request("inference: [{plugin: bad, batch: 7}]", rows))
     told = [str(line["answer"] or line["error"])[:27] for line in _answers(outcome).values()]
     assert told[:3] == ["fine", "plugin-invalid: Own: odd", "plugin-invalid: Own: text"]
-    assert told[3:] == ["plugin-invalid: ValueError:", "plugin-invalid: RecursionEr", "plugin-invalid: Own: odd", "fine"]
+    assert told[3:] == [
+        "plugin-invalid: ValueError:",
+        "plugin-invalid: RecursionEr",
+        "plugin-invalid: Own: odd",
+        "fine",
+    ]
     assert [(each.status, each.anomalies) for each in outcome.tasks[0].attempts] == [("ok", {})]
 
 
@@ -444,7 +449,9 @@ def test_whatever_judging_raises_is_its_reason(bench: Bench, line: str, code: st
     """What is no Exception, what figures do when they are looked at, and numbers that are too large are told of."""
     bench.plugin("echo", ECHO)
     head = "import asyncio\nfrom types import SimpleNamespace as Figures\n"
-    source = f"{head}class Plugin:\n    def load(self, context): pass\n    def evaluate(self, records):\n        {line}\n"
+    source = (
+        f"{head}class Plugin:\n    def load(self, context): pass\n    def evaluate(self, records):\n        {line}\n"
+    )
     bench.plugin("judge", source, "eval")
     _, judged = execute_run(bench.request("inference: [{plugin: echo}]\neval: [{plugin: judge}]")).tasks
     assert (judged.status, judged.code, len(judged.attempts)) == ("failed", code, 1)
