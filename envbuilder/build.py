@@ -282,6 +282,8 @@ class Builder:
             # No lock holds these: what is built with what.
             **({"built-with": together} if (together := dict(draft.plugin.no_build_isolation)) else {}),
         }
+        if draft.build_variables:
+            inputs["build-variables"] = {name: dict(each) for name, each in draft.build_variables.items()}
         if backend := self._backend(draft):
             inputs["torch"] = backend
         if wanted := draft.plugin.provided:

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from envbuilder import variables
 from envbuilder.errors import Interrupted, ToolError, redacted
 
 # What would lead a child into an environment that is not meant: the one that the tool itself was started from, a
@@ -95,11 +96,16 @@ def told(done: Completed) -> object:
 def clean_environment(
     extra: Mapping[str, str] | None = None, *, base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment variables for a child: the base (this process's own by default) less what leaks, plus `extra`."""
+    """The environment of a program that a person runs, or might have run: the shell's less what leaks, plus `extra`."""
     source = os.environ if base is None else base
     environment = {name: value for name, value in source.items() if name not in _LEAKS}
     environment.update(extra or {})
     return environment
+
+
+def tool_environment(extra: Mapping[str, str] | None = None, *, more: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of uv, git and what they build: of the shell's what is allowed, and the names in `more`; plus `extra`."""
+    return {**variables.allowed(clean_environment(), more=more), **(extra or {})}
 
 
 @contextlib.contextmanager
@@ -152,7 +158,7 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
     Args:
         argv: program and arguments; never through a shell.
         cwd: the folder to run in.
-        env: the whole environment of the child; `clean_environment()` where not given.
+        env: the whole environment of the child; `tool_environment()` where not given.
         timeout_s: seconds after which it is ended.
         hear: called, in another thread, with each line of its stderr as it comes.
         log: a file that gets what it writes, as it comes, in place of us.
@@ -167,7 +173,7 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
         raise Interrupted
     tell_end, begun = _tell(words, cwd), time.monotonic()
     ear = _Ear(hear) if hear is not None else None
-    process = _start(words, cwd, dict(env) if env is not None else clean_environment(), ear, log, feed is not None)
+    process = _start(words, cwd, dict(env) if env is not None else tool_environment(), ear, log, feed is not None)
     with _live_guard:
         _live.add(process)
     if _stopping.is_set():  # `stop_all` may have looked before this one was there.

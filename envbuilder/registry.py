@@ -188,7 +188,7 @@ class EntryDocument(Document):
         default=(), description="distributions that the package's own metadata asks for and that are left out"
     )
     env: dict[Annotated[str, AfterValidator(_variable)], Plain] = Field(
-        default_factory=dict, description="environment variables of its worker"
+        default_factory=dict, description="environment variables of its worker, and of the builds of its packages"
     )
     torch: Annotated[str, AfterValidator(_torch)] | None = Field(
         default=None, description="which of the profile's torch-backends; auto lets the machine's driver decide"

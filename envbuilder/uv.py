@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from envbuilder import process
-from envbuilder.errors import Problem, ToolError
+from envbuilder import process, variables
+from envbuilder.errors import EnvbuilderError, Problem, ToolError
 from envbuilder.models import Interpreter, Profile
 
 # A lock or a cold sync of a torch environment moves gigabytes over slow lines.
 _TIMEOUT_S = 3 * 3600.0
-
-# What a person sets for other projects and what would change what is locked or installed here: the profile decides that.
-_CHOICES = frozenset(
-    {
-        "UV_BUILD_CONSTRAINT",
-        "UV_CONSTRAINT",
-        "UV_DEFAULT_INDEX",
-        "UV_EXCLUDE",
-        "UV_EXCLUDE_NEWER",
-        "UV_EXCLUDE_NEWER_PACKAGE",
-        "UV_EXTRA_INDEX_URL",
-        "UV_FIND_LINKS",
-        "UV_FORK_STRATEGY",
-        "UV_FROZEN",
-        "UV_INDEX",
-        "UV_INDEX_STRATEGY",
-        "UV_INDEX_URL",
-        "UV_LOCKED",
-        "UV_NO_INDEX",
-        "UV_NO_SOURCES",
-        "UV_NO_SOURCES_PACKAGE",
-        "UV_NO_SYNC",
-        "UV_OVERRIDE",
-        "UV_PRERELEASE",
-        "UV_RESOLUTION",
-        "UV_UPGRADE",
-    }
-)
 
 # uv reads what these name also where it stays offline: a fifth of a small sync.
 _CERTIFICATES = frozenset({"SSL_CERT_DIR", "SSL_CERT_FILE"})
@@ -209,7 +184,7 @@ def sync_package(  # noqa: PLR0913 - uv's own
     named = [word for name in groups for word in ("--group", name)]
     named += [word for name in extras for word in ("--extra", name)]
     arguments: list[str | Path] = ["sync", "--no-progress", "--python", interpreter, *named, *_flags(offline=offline)]
-    return _run(arguments, {**env, "UV_PROJECT_ENVIRONMENT": str(folder)}, cwd=package, left_out=frozenset())
+    return _run(arguments, {**env, "UV_PROJECT_ENVIRONMENT": str(folder)}, cwd=package, persons=True)
 
 
 def install_beside(
@@ -232,7 +207,7 @@ def run_with(
 ) -> process.Completed:
     """``uv run`` in a project's folder, what it says going to a file; the person's own settings of uv count."""
     arguments: list[str | Path] = ["run", "--no-progress", *_flags(offline=offline), *words]
-    return _run(arguments, env, cwd=project, left_out=frozenset(), log=log)
+    return _run(arguments, env, cwd=project, persons=True, log=log)
 
 
 def install_bare(requirement: str, target: Path, interpreter: Path, *, cwd: Path, offline: bool) -> process.Completed:
@@ -247,7 +222,7 @@ def find_python(request: str, *, offline: bool) -> Interpreter:
     Raises:
         ToolError: there is none, and none can be had.
     """
-    outside = process.clean_environment({"PATH": os.pathsep.join(_search_path())})
+    outside = process.tool_environment({"PATH": os.pathsep.join(_search_path())}, more=variables.DISCOVERY)
     find: list[str | Path] = [find_uv(), "python", "find", "--system", "--no-project", request]
     done = process.run(find, env=outside, timeout_s=600)
     if not done.ok and not offline:
@@ -315,12 +290,13 @@ def _run(  # noqa: PLR0913 - what the calls differ in
     *,
     cwd: Path,
     offline: bool = False,
-    left_out: Collection[str] = _CHOICES,
+    persons: bool = False,
     hear: Callable[[str], None] | None = None,
     log: Path | None = None,
 ) -> process.Completed:
-    left_out = {*left_out, *_CERTIFICATES} if offline else left_out
-    base = {name: value for name, value in os.environ.items() if name not in left_out}
+    base = process.clean_environment() if persons else process.tool_environment(_own_settings())
+    if offline:
+        base = {name: value for name, value in base.items() if name not in _CERTIFICATES}
     cache_dir = str(cache_folder())
     # In a folder that uv, killed, left without its repository, git must not take one around the cache for it.
     ceilings = [cache_dir, *filter(None, [base.get("GIT_CEILING_DIRECTORIES")])]
@@ -329,11 +305,100 @@ def _run(  # noqa: PLR0913 - what the calls differ in
         "UV_NO_ENV_FILE": "1",
         "UV_CACHE_DIR": cache_dir,
         "GIT_CEILING_DIRECTORIES": os.pathsep.join(ceilings),
+        **({} if persons else variables.OF_BUILDS),
         **env,
     }
     argv = [find_uv(), "--color", "never", *arguments]
-    whole = process.clean_environment(own, base=base)
-    return process.run(argv, cwd=cwd, env=whole, timeout_s=_TIMEOUT_S, hear=hear, log=log)
+    return process.run(argv, cwd=cwd, env={**base, **own}, timeout_s=_TIMEOUT_S, hear=hear, log=log)
+
+
+# What uv's own settings files may say here: how the network is reached, where caches and interpreters are. The rest
+# would change what is locked or installed.
+_SETTINGS = frozenset(
+    {
+        "allow-insecure-host",
+        "cache-dir",
+        "concurrent-builds",
+        "concurrent-downloads",
+        "concurrent-installs",
+        "http-proxy",
+        "https-proxy",
+        "keyring-provider",
+        "native-tls",
+        "no-cache",
+        "no-proxy",
+        "offline",
+        "pypy-install-mirror",
+        "python-downloads",
+        "python-downloads-json-url",
+        "python-install-mirror",
+        "python-preference",
+        "system-certs",
+    }
+)
+
+
+def settings_left_out() -> dict[Path, list[str]]:
+    """The settings of a person's and the machine's ``uv.toml`` that do not count here, by file."""
+    found = {file: sorted(said.keys() - _SETTINGS) for file, said in _settings_files().items()}
+    return {file: names for file, names in found.items() if names}
+
+
+def _configured() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+
+
+def _settings_files() -> dict[Path, Mapping[str, object]]:
+    """The person's and the machine's ``uv.toml``, the stronger last; one that cannot be read is left to uv to refuse."""
+    from envbuilder.documents import parse_toml
+
+    folders = [Path(each) / "uv" for each in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep) if each]
+    system = next((each for folder in (*folders, Path("/etc/uv")) if (each := folder / "uv.toml").is_file()), None)
+    found = {}
+    for file in filter(None, (system, _configured() / "uv" / "uv.toml")):
+        with contextlib.suppress(OSError, UnicodeDecodeError, EnvbuilderError):
+            found[file] = parse_toml(file.read_text(encoding="utf-8"), str(file)).value
+    return found
+
+
+def _own_settings() -> dict[str, str]:
+    """Variables that lead uv past settings of a person or machine that would change what is locked or installed.
+
+    uv takes its settings from where all programs have theirs, so the folder that it is shown has everything else, too;
+    git and programs that know passwords look there.
+    """
+    if not settings_left_out():
+        return {}
+    import tomlkit
+
+    kept = {key: value for said in _settings_files().values() for key, value in said.items() if key in _SETTINGS}
+    text = tomlkit.dumps(kept)
+    others = [each for each in _listed(_configured()) if each.name not in {"uv", "pip"}]
+    told = "\0".join([text, *map(str, others)])
+    place = (
+        cache_folder()
+        / "envbuilder-settings"
+        / hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    )
+    if not (place / "uv" / "uv.toml").is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=place.parent))
+        (draft / "uv").mkdir()
+        (draft / "uv" / "uv.toml").write_text(text, encoding="utf-8")
+        for each in others:
+            (draft / each.name).symlink_to(each)
+        try:
+            draft.rename(place)
+        except OSError:  # A neighbour was first.
+            shutil.rmtree(draft, ignore_errors=True)
+    return {"XDG_CONFIG_HOME": str(place), "UV_NO_SYSTEM_CONFIG": "1"}
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _flags(*, offline: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -141,8 +142,11 @@ def _tell(outcome: Outcome, settings: Settings, *, is_quiet: bool) -> None:
 def _witnessed(settings: Settings) -> AbstractContextManager[None]:
     if not settings.verbose:
         return nullcontext()
+    from envbuilder import variables
     from envbuilder.process import witnessed
 
+    if names := variables.left_out(os.environ):
+        click.echo(f"# not passed to uv, git and builds: {' '.join(names)}", err=True)
     # One write a line: several threads start programs.
     return witnessed(lambda line: click.echo(f"$ {line}", err=True), ends=settings.verbose > 1)
 

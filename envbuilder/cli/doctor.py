@@ -60,7 +60,7 @@ def _look(settings: Settings, here: Open | None, *, offline: bool) -> list[Findi
     views, broken = _views(settings, here)
     shared = here.workspace.shared if here else state_folders(settings.folder.resolve())[0]
     looks: list[Callable[[], Iterable[Finding]]] = [
-        lambda: health.tools(views),
+        lambda: [*health.tools(views), *health.surroundings()],
         lambda: health.interpreters(views),
         lambda: health.graphics(views),
         lambda: health.disks(shared),

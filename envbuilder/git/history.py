@@ -69,5 +69,5 @@ class History:
         return sorted({name for name in (done.stdout + new.stdout).split("\0") if name})
 
     def _git(self, *arguments: str) -> process.Completed:
-        env = process.clean_environment({"LC_ALL": "C"})
+        env = process.tool_environment({"LC_ALL": "C"})
         return process.run(["git", "-C", self._folder, *arguments], env=env, timeout_s=TIMEOUT_S)

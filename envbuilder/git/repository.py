@@ -20,6 +20,7 @@ from envbuilder.errors import EnvbuilderError, ToolError
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
 from envbuilder.git.running import PACKED, TIMEOUT_S, git, trust_hint
 from envbuilder.places import ELSEWHERE, STATE
+from envbuilder.variables import GIT_SETTINGS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # A listing is short; who has not given it by then is not there, in seconds.
@@ -461,7 +462,7 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
     clones = list(repositories)
     places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
     places |= {clone.url: clone.path.as_uri() for clone in clones}
-    pairs = [PACKED, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
+    pairs = [PACKED, *GIT_SETTINGS, *((f"url.{target}.insteadOf", prefix) for prefix, target in places.items())]
     inherited = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(inherited) if inherited.isdigit() else 0
     # A submodule that a mirror serves comes from a folder, which git takes from nobody else's repository by default. What

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from envbuilder import process
+from envbuilder import process, variables
 
 TIMEOUT_S = 600.0
 
@@ -49,8 +49,9 @@ def git(
     timeout_s: float = TIMEOUT_S,
 ) -> process.Completed:
     """Run git to its end; large files that nobody asked for stay where they are."""
-    said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", "=".join(PACKED))
+    pairs = (PACKED, *variables.GIT_SETTINGS)
+    said = ("protocol.ext.allow=never", "gc.auto=0", "advice.detachedHead=false", *map("=".join, pairs))
     settings = [word for each in said for word in ("-c", each)]
     own = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C", **(env or {})}
-    whole = process.clean_environment(own)
+    whole = process.tool_environment(own)
     return process.run(["git", *settings, *arguments], env=whole, timeout_s=timeout_s, feed=feed)

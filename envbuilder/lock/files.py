@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from envbuilder.documents import parse_toml, read_text, refuse_large
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock.project import LARGEST_LOCK, LockedPackage, digest, locked_packages
@@ -61,8 +63,20 @@ def lock_digest(folder: Path) -> str:
 
 
 def off_pin(packages: Sequence[LockedPackage], pins: Mapping[str, Pin]) -> Iterator[tuple[str, str, str]]:
-    """Locked packages that are not at their pinned commit: name, where they are, where they should be."""
+    """Locked packages that are not what was pinned: name, the commit or version that they have, the one to have."""
     for package in packages:
         pin = pins.get(package.name)
-        if pin is not None and package.commit != pin.commit:
+        if pin is None:
+            continue
+        if package.commit != pin.commit:
             yield package.name, package.commit or "no commit at all", pin.commit
+        elif package.version and pin.version and not same_version(package.version, pin.version):
+            yield package.name, f"version {package.version}", f"version {pin.version}"
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two versions are one, whichever way they are written."""
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other

@@ -200,7 +200,7 @@ class CoreJudge:
                 continue
             if declared.version and not compat.tag_fits(tag, declared.version, entry.name):
                 continue  # Whoever takes it gets a `version-mismatch` instead.
-            if declared.dependencies is None and (declared := self._built(entry.source, tag, refs)) is None:
+            if declared.dependencies is None and (declared := self._built(entry, entry.source, tag, refs)) is None:
                 continue
             if self.takes(core, entry, declared):
                 return tag
@@ -244,10 +244,10 @@ class CoreJudge:
             self.unread[source.url] = error
         preload((repository, name) for name in names)
 
-    def _built(self, source: GitSource, tag: str, refs: Refs) -> Metadata | None:
+    def _built(self, entry: Entry, source: GitSource, tag: str, refs: Refs) -> Metadata | None:
         commit = refs[f"refs/tags/{tag}"].commit
         try:
-            return self._sources.declared(commit, replace(source, ref_kind="tag", ref=tag))
+            return self._sources.declared(commit, replace(source, ref_kind="tag", ref=tag), entry.env)
         except EnvbuilderError:
             return None
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from envbuilder.lock.project import (
     LockedPackage,
     Member,
     Settled,
+    build_variables,
+    built_from_source,
     closure,
     contradictions,
     declared_torch,
@@ -99,6 +101,8 @@ class Draft:
         backends: constraints for builds.
         torch: the packages in it that each torch backend has its own builds of.
         torch_backends: those that its lock offers, each as an extra; none where there is nothing to choose.
+        build_variables: what entries' `env` adds to the builds of packages.
+        off_pin: where the lock that there is differs from the pins, as `off_pin` tells it.
     """
 
     plugin: Entry
@@ -108,6 +112,8 @@ class Draft:
     backends: tuple[str, ...] = ()
     torch: frozenset[str] = frozenset()
     torch_backends: tuple[str, ...] = ()
+    build_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    off_pin: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def pins(self) -> dict[str, Pin]:
@@ -142,6 +148,7 @@ class Locker:
         self._core = core_versions(workspace)
         self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
         self._mirrors = IndexMirrors(profile.index_mirrors)
+        self._forgotten: set[str] = set()
         self._backends = Backends(self._solve, profile.build_constraints)
         self.aligner = Aligner(registry, pins.groups, self._bare, self._solve_group)
 
@@ -155,6 +162,7 @@ class Locker:
         extra: Sequence[Entry] = (),
         backends: tuple[str, ...] | None = None,
         torch: Collection[str] | None = None,
+        built: Collection[str] = (),
     ) -> Draft:
         """A plugin's project as it should be now.
 
@@ -163,6 +171,7 @@ class Locker:
             extra: entries known to be in its closure.
             backends: constraints for builds; those of its last lock where not given.
             torch: packages of torch's indexes known to be in it; those that metadata names where not given.
+            built: packages known to be built.
 
         Raises:
             EnvbuilderError: a source of its closure cannot be resolved.
@@ -178,10 +187,10 @@ class Locker:
         folder = f"profiles/{self._profile.name}/{plugin.name}"
         groups = self.aligner.records
         lines = sorted({line for group in plugin.align if group in groups for line in groups[group].constraints})
-        text = render(members, self._profile, folder, self._core, Settled(backends, known, lines))
+        text = render(members, self._profile, folder, self._core, Settled(backends, known, lines, built))
         aligned = {group: group in groups for group in plugin.align}
         inputs = inputs_digest(text, members, self._core, aligned=aligned)
-        return Draft(plugin, members, text, inputs, backends, known, offered)
+        return Draft(plugin, members, text, inputs, backends, known, offered, build_variables(members, built))
 
     def recorded(self, plugin: Entry) -> Draft:
         """A plugin's project as it should be now, if its closure still is what its lock holds.
@@ -189,12 +198,15 @@ class Locker:
         Raises:
             EnvbuilderError: a source of its closure cannot be resolved.
         """
-        names: set[str] = set()
+        packages: tuple[LockedPackage, ...] = ()
         with contextlib.suppress(EnvbuilderError, ValueError):
-            names = {package.name for package in read_lock(self.folder(plugin.name))}
+            packages = read_lock(self.folder(plugin.name))
+        names = {package.name for package in packages}
         # Some siblings are told by no metadata, only by an index's package.
         siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
-        return self.draft(plugin, siblings, torch=accelerators.PACKAGES & names)
+        built = built_from_source(packages)
+        draft = self.draft(plugin, siblings, torch=accelerators.PACKAGES & names, built=built)
+        return replace(draft, off_pin=tuple(off_pin(packages, draft.pins)))
 
     def _bare(self, plugin: Entry, extra: Sequence[Entry]) -> Bare:
         """A plugin's project as its align groups see it: without what they, or builds, brought to it."""
@@ -278,6 +290,7 @@ class Locker:
         self._refuse_contradictions(draft)
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._staging(plugin.name) as staging:
+            packages: tuple[LockedPackage, ...] = ()
             for _ in range(len(self._registry.entries) + len(accelerators.PACKAGES) + 2):
                 self._run_uv(draft, staging, interpreter.path)
                 packages = read_lock(staging)
@@ -285,8 +298,9 @@ class Locker:
                 found = [entry for entry in self._registry.entries if entry.name in names - {plugin.name}]
                 backends = self._find_backends(draft.members, packages)
                 # Which of torch's packages there are shows in a lock, where no metadata at hand names them.
-                again = self.draft(plugin, found, backends, draft.torch | accelerators.PACKAGES & names)
-                if again.text == draft.text:
+                torch, built = draft.torch | accelerators.PACKAGES & names, built_from_source(packages)
+                again = self.draft(plugin, found, backends, torch, built)
+                if again.text == draft.text and not self._forget_off_pin(draft, packages, staging):
                     break
                 draft = again
                 self._refuse_contradictions(draft)
@@ -296,6 +310,20 @@ class Locker:
         write_atomically(folder / "uv.lock", text)
         write_atomically(folder / "pyproject.toml", draft.text)
         return draft
+
+    def _forget_off_pin(self, draft: Draft, packages: Sequence[LockedPackage], staging: Path) -> bool:
+        """Have uv forget what its cache holds of pinned commits under other versions; whether it is to be asked again.
+
+        Such a version is that of a build which something steered, once, for whatever project.
+        """
+        pins = draft.pins
+        at_pin = [each for each in packages if each.name in pins and each.commit == pins[each.name].commit]
+        names = {name for name, _, _ in off_pin(at_pin, pins)} - self._forgotten
+        if names:
+            self._forgotten |= names
+            uv.forget(names, cwd=staging)
+            (staging / "uv.lock").unlink()
+        return bool(names)
 
     def _find_backends(self, members: tuple[Member, ...], packages: Sequence[LockedPackage] = ()) -> tuple[str, ...]:
         """The constraints under which a plugin's packages are built: those of its last lock, unless they do not do."""
@@ -479,7 +507,7 @@ class Locker:
                 f"uv locked {name} at {commit}, but its pin is {pinned}",
                 code="lock-off-tag",
                 where=draft.plugin.where,
-                hint=f"envbuilder lock --profile {self._profile.name} {draft.plugin.name}",
+                hint=f"envbuilder lock --profile {self._profile.name} --repin {draft.plugin.name}",
             )
 
 
@@ -498,5 +526,6 @@ def stale_reason(folder: Path, draft: Draft, record: LockRecord | None) -> str |
         and record.inputs != draft.inputs,
         "its generated pyproject.toml was edited": text != draft.text,
         "uv.lock was edited": record is not None and record.lock != lock,
+        **{f"it holds {name} at {found}, the pin is {pinned}": True for name, found, pinned in draft.off_pin},
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

@@ -21,6 +21,7 @@ from envbuilder.compat import accepts, requested, requirement_on
 from envbuilder.config import python_specifier
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
 from envbuilder.uv import default_index, index_tables
+from envbuilder.variables import for_builds
 
 # Changes when a lock of an earlier envbuilder has to be written anew.
 _FORMAT = 1
@@ -96,11 +97,13 @@ class Settled:
         backends: the versions of build backends that were current when the plugin was locked.
         torch: those packages in the closure that come from an index for each of the plugin's torch backends.
         aligned: what the plugin's align groups agreed on.
+        built: those packages in the closure that are built, members left out.
     """
 
     backends: Sequence[str] = ()
     torch: Collection[str] = ()
     aligned: Sequence[str] = ()
+    built: Collection[str] = ()
 
 
 def render(
@@ -141,12 +144,7 @@ def render(
         settings["constraint-dependencies"] = _lines(constraints)
     if excluded := [*plugin.exclude, *sorted(plugin.provided)]:
         settings["exclude-dependencies"] = _lines(excluded)
-    if build_constraints := [*profile.build_constraints, *settled.backends]:
-        settings["build-constraint-dependencies"] = _lines(build_constraints)
-    if plugin.no_build_isolation:
-        settings["extra-build-dependencies"] = {
-            name: [_build_requirement(text) for text in texts] for name, texts in plugin.no_build_isolation.items()
-        }
+    settings |= _build_settings(members, profile, settled)
     if len(offered) > 1:
         settings["conflicts"] = [_lines(_inline({"extra": name}) for name in offered)]
     sources: dict[str, object] = {item.entry.name: table for item in members if (table := _source(item.entry, folder))}
@@ -156,6 +154,21 @@ def render(
         settings["index"] = _tables(tables)
     document["tool"] = {"uv": settings}
     return tomlkit.dumps(document)
+
+
+def _build_settings(members: tuple[Member, ...], profile: Profile, settled: Settled) -> dict[str, object]:
+    """What a generated project says of builds: constraints, requirements that packages forget, variables."""
+    plugin = members[0].entry
+    settings: dict[str, object] = {}
+    if build_constraints := [*profile.build_constraints, *settled.backends]:
+        settings["build-constraint-dependencies"] = _lines(build_constraints)
+    if plugin.no_build_isolation:
+        settings["extra-build-dependencies"] = {
+            name: [_build_requirement(text) for text in texts] for name, texts in plugin.no_build_isolation.items()
+        }
+    if named := build_variables(members, settled.built):
+        settings["extra-build-variables"] = {name: dict(each) for name, each in named.items()}
+    return settings
 
 
 def _dependencies(wanted: list[str], offered: Collection[str], torch: Collection[str]) -> dict[str, object]:
@@ -171,6 +184,24 @@ def _build_requirement(text: str) -> object:
     if Requirement(text).specifier:
         return text
     return _inline({"requirement": text, "match-runtime": True})
+
+
+def build_variables(members: tuple[Member, ...], built: Collection[str]) -> dict[str, dict[str, str]]:
+    """The variables that entries add to builds, by package: a member gets its own entry's, what else is built the plugin's.
+
+    uv keeps what it built with some variables apart from what it built with others, or none.
+    """
+    plugin = members[0].entry
+    known = {item.entry.name for item in members if not isinstance(item.entry.source, PypiSource)}
+    others = {*built, *plugin.no_build_isolation} - known
+    envs = {item.entry.name: item.entry.env for item in members if item.entry.name in known}
+    found = {name: for_builds(env) for name, env in {**envs, **dict.fromkeys(others, plugin.env)}.items()}
+    return {name: found[name] for name in sorted(found) if found[name]}
+
+
+def built_from_source(packages: Iterable[LockedPackage]) -> frozenset[str]:
+    """The packages of a lock that are built: without a wheel, or from a git or a folder."""
+    return frozenset(each.name for each in packages if not each.wheels and "virtual" not in each.source)
 
 
 def missing_at_build(plugin: Entry, names: Collection[str]) -> Iterator[tuple[str, str]]:

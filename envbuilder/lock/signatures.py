@@ -112,7 +112,7 @@ def _keyring(keys: Path | None) -> Iterator[Mapping[str, str]]:
         files = sorted(path for path in keys.iterdir() if path.is_file()) if keys and keys.is_dir() else [keys]
         for file in filter(None, files):
             words: list[str | Path] = ["gpg", "--batch", "--quiet", "--no-autostart", "--import", "--", file]
-            done = process.run(words, env=process.clean_environment(env), timeout_s=60)
+            done = process.run(words, env=process.tool_environment(env), timeout_s=60)
             if not done.ok:
                 lines = done.stderr.strip().splitlines() or ["no key in it"]
                 problem = Problem("config-invalid", f"no GPG key: {lines[0]}", where=str(file), hint=f"gpg {file}")

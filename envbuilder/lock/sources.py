@@ -24,6 +24,7 @@ from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
 from envbuilder.lock.surroundings import Submodule, Submodules, project_file, refuse_missing_workspace
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
+from envbuilder.variables import for_builds
 
 
 class Unpinned(EnvbuilderError):  # noqa: N818 - a state, met where no network may be used
@@ -161,7 +162,8 @@ class Sources:
         else:
             declared = metadata.static(text, shown)
         if declared.version is None or declared.dependencies is None:
-            declared = self._built(self._workspace.root / path, shown, offline=self._offline or self._frozen)
+            offline = self._offline or self._frozen
+            declared = self._built(self._workspace.root / path, shown, entry.env, offline=offline)
         facts = parse_toml(text or "", shown).value
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
 
@@ -197,7 +199,7 @@ class Sources:
             self._refuse_another_commit(entry, source, found)
         self._submodules.prove(repository, found.commit, source)
         refuse_missing_workspace(repository, found.commit, source)
-        declared = self.declared(found.commit, source)
+        declared = self.declared(found.commit, source, entry.env)
         return Pin(
             url=source.url,
             ref_kind=source.ref_kind,
@@ -296,8 +298,8 @@ class Sources:
         pins = (pin for name, pin in self._pins.entries.items() if name not in self._pins.edited)
         return None if self._repin else next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
 
-    def declared(self, commit: str, source: GitSource) -> Metadata:
-        """What the package at a commit declares, by a build where only that tells.
+    def declared(self, commit: str, source: GitSource, env: Mapping[str, str]) -> Metadata:
+        """What the package at a commit declares, by a build with its entry's variables where only that tells.
 
         Raises:
             MetadataError: it cannot be read, or does not build.
@@ -305,7 +307,7 @@ class Sources:
         repository = self.repository(source.url)
         declared = self.static(repository, commit, source)
         if declared.name is None or declared.version is None or declared.dependencies is None:
-            declared = self._built_from_git(repository, commit, source)
+            declared = self._built_from_git(repository, commit, source, env)
         return declared
 
     @staticmethod
@@ -325,18 +327,20 @@ class Sources:
             raise MetadataError(error.message, where=where) from error
         return metadata.static(text, where)
 
-    def _built_from_git(self, repository: Repository, commit: str, source: GitSource) -> Metadata:
+    def _built_from_git(
+        self, repository: Repository, commit: str, source: GitSource, env: Mapping[str, str]
+    ) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
             tree = Path(folder) / "source"
             self.checkout(repository, commit, tree)
             where = f"{source.url} {source.ref}"
-            return self._built(tree / source.subdirectory, where, offline=self._offline)
+            return self._built(tree / source.subdirectory, where, env, offline=self._offline)
 
-    def _built(self, folder: Path, where: str, *, offline: bool) -> Metadata:
+    def _built(self, folder: Path, where: str, env: Mapping[str, str], *, offline: bool) -> Metadata:
         interpreter = uv.find_python(self._python_request(), offline=offline)
-        env = uv_settings(self._repositories.values())
+        env = {**for_builds(env), **uv_settings(self._repositories.values())}
         with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
-            env |= index_settings(self._profile, Path(out))
+            env = env | index_settings(self._profile, Path(out))
             done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
             if not done.ok:
                 message = f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}"

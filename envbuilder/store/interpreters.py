@@ -9,7 +9,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from envbuilder import uv
+from envbuilder import uv, variables
 from envbuilder.errors import ToolError
 from envbuilder.models import Interpreter
 from envbuilder.store.files import write_atomically
@@ -27,7 +27,8 @@ def find(shared: Path, request: str, *, offline: bool) -> Interpreter:
     with _asking:
         memo = shared / "interpreters.json"
         known = _read(memo)
-        name = f"{request} on {os.environ.get('PATH', '')}"
+        steering = "".join(f" {each}={os.environ[each]}" for each in variables.DISCOVERY if each in os.environ)
+        name = f"{request} on {os.environ.get('PATH', '')}{steering}"
         if name in known and (found := _still_valid(known[name])) is not None:
             return found
         found = uv.find_python(request, offline=offline)

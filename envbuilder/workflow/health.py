@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from envbuilder import accelerators, git, gpus, uv
+from envbuilder import accelerators, git, gpus, uv, variables
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, counted
 from envbuilder.models import Profile, Registry, Workspace
@@ -65,6 +65,14 @@ def tools(views: Sequence[View]) -> Iterator[Finding]:
     state = "ok" if version >= oldest else "fail"
     shown = f"{_dotted(version) or 'does not answer'} ({shutil.which('git')}); expected {_dotted(oldest)} or later"
     yield Finding("git", state, shown + (", for signed tags" if signed else ""), "git --version")
+
+
+def surroundings() -> Iterator[Finding]:
+    """What is set for uv, git and builds, and does not reach them: profiles and entries decide that."""
+    for file, names in uv.settings_left_out().items():
+        yield Finding("settings", "ok", f"{file}: {', '.join(names)}; not taken, profiles decide that")
+    if names := variables.left_out(os.environ):
+        yield Finding("variables", "ok", f"{', '.join(names)}; not passed to uv, git and builds: profiles decide that")
 
 
 def _dotted(version: Sequence[int]) -> str:

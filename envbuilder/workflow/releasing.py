@@ -22,6 +22,7 @@ from envbuilder.lock import metadata
 from envbuilder.lock.files import read_pins
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
 from envbuilder.store.files import write_atomically
+from envbuilder.variables import for_builds
 from envbuilder.workflow import numbering, versions
 from envbuilder.workflow.checkout import Checkout, Standing, named
 
@@ -227,7 +228,8 @@ class Releaser:
         if found is None:
             interpreter = uv.find_python(python_specifier(plan.entry.python or self._profile.python), offline=False)
             with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
-                done = uv.build_wheel(package, Path(out), interpreter.path, {}, offline=False)
+                env = for_builds(plan.entry.env)
+                done = uv.build_wheel(package, Path(out), interpreter.path, env, offline=False)
                 if not done.ok:
                     raise ToolError(
                         f"{where} does not build: {uv.backend_words(done)}", code="metadata-unreadable", where=where
