@@ -214,12 +214,23 @@ class Builder:
         return PluginOutcome(plugin.name, state, time.monotonic() - start, detail, notes)
 
     def _notes(self, built: Built) -> tuple[Problem, ...]:
-        if built.torch is None or not accelerators.cuda(built.torch) or self._machine.driver() is not None:
+        if built.torch is None or (self._machine.driver() is None and not accelerators.cuda(built.torch)):
             return ()
+        if self._machine.driver() is not None:
+            return self._hidden(built)
         message = f"torch is the build for {built.torch}, and there is no NVIDIA driver: here it computes on the CPU"
         hint = f"envbuilder build --torch auto --profile {self._profile.name} {built.plugin.name}"
         name = built.plugin.name
         return (Problem("torch-without-driver", message, name, built.plugin.at("torch"), hint, severity="warning"),)
+
+    def _hidden(self, built: Built) -> tuple[Problem, ...]:
+        """A warning where torch's build was chosen for GPUs that a variable hides from what runs here."""
+        hiding = gpus.hiding(self._machine.driver())
+        if hiding is None or hiding.meant:
+            return ()
+        name, hint = built.plugin.name, f"unset {gpus.VISIBLE}"
+        message = f"torch is the build for {built.torch}, by the machine's driver; {hiding.text}"
+        return (Problem("gpus-hidden", message, name, built.plugin.at("torch"), hint, severity="warning"),)
 
     def _ensure(self, draft: Draft, report: Callable[[PluginOutcome], None], *, mend: bool) -> tuple[str, str]:
         plugin = draft.plugin

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from typing import Any
 from envbuilder.errors import ToolError
 
 RECORDED = "ENVBUILDER_NVML"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# What containers are given, of GPUs that NVML does not list in them.
+_GIVEN = "NVIDIA_VISIBLE_DEVICES"
 # What the kernel's module says of itself, and what a container is given where it may use the driver.
 _TRACES = (Path("/sys/module/nvidia/version"), Path("/dev/nvidiactl"))
 
@@ -59,6 +62,74 @@ class Driver:
     version: str
     cuda: tuple[int, int]
     gpus: tuple[Gpu, ...] = ()
+
+
+def units(driver: Driver | None) -> tuple[Gpu, ...]:
+    """What can be handed out: whole GPUs, and in place of those that are split their parts."""
+    found: list[Gpu] = []
+    for gpu in driver.gpus if driver else ():
+        found += gpu.mig or (gpu,)
+    return tuple(found)
+
+
+def is_part(gpu: Gpu) -> bool:
+    """Whether it is a part of a GPU, a MIG device."""
+    return gpu.uuid.startswith("MIG-")
+
+
+def allowed(listed: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
+    """Those GPUs that ``CUDA_VISIBLE_DEVICES`` names, in its order; as CUDA does, up to the first unknown one."""
+    return _read_list(listed, visible)[0]
+
+
+def _read_list(listed: Sequence[Gpu], visible: str | None) -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that a list names, and why it ends early; the reason is empty where it does not."""
+    if visible is None:
+        return tuple(listed), ""
+    chosen: list[Gpu] = []
+    for word in (each.strip() for each in visible.split(",")):
+        numbered = [gpu for gpu in listed if word == str(gpu.index) and not is_part(gpu)]
+        fits = numbered or [gpu for gpu in listed if word and gpu.uuid.startswith(word)]
+        if len(fits) == 1 and fits[0] not in chosen:
+            chosen.append(fits[0])
+            continue
+        if fits:
+            return tuple(chosen), f"{word!r} names {'several' if len(fits) > 1 else 'one twice'}"
+        is_split = any(is_part(gpu) and word == str(gpu.index) for gpu in listed)
+        return tuple(chosen), f"{word!r} is split into parts, which have names of their own" if is_split else (
+            f"there is none called {word!r}" if word not in {"", "-1"} else ""
+        )
+    return tuple(chosen), ""
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """GPUs that a variable hides: `text` says which variable hides how many; `left` are those that can be used.
+
+    It is `meant` where the list names what there is, and leaves at least one.
+    """
+
+    text: str
+    left: int
+    meant: bool = False
+
+
+def hiding(driver: Driver | None, environ: Mapping[str, str] | None = None) -> Hiding | None:
+    """The GPUs that variables of the shell hide from programs; None where they hide none."""
+    environ = os.environ if environ is None else environ
+    listed, visible = units(driver), environ.get(VISIBLE)
+    if not listed:
+        given = environ.get(_GIVEN)
+        if given is None or given.strip() not in {"", "void", "none"}:
+            return None
+        return Hiding(f"{_GIVEN}={given!r} gives this container none of the machine's GPUs", 0)
+    chosen, reason = _read_list(listed, visible)
+    if len(chosen) == len(listed):
+        return None
+    named = f"{VISIBLE}={visible!r}" if visible else f"{VISIBLE} is empty and"
+    many = f"{len(listed)} GPU{'s' if len(listed) > 1 else ''}"
+    text = f"{named} hides {len(listed) - len(chosen)} of the machine's {many}{': ' if reason else ''}{reason}"
+    return Hiding(text, len(chosen), meant=bool(chosen) and not reason)
 
 
 def read(nvml: Any = None) -> Driver | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from envbuilder import gpus
 from envbuilder.errors import ToolError
-from envbuilder.gpus import Driver, Gpu
+from envbuilder.gpus import VISIBLE, Driver, Gpu, allowed, hiding, is_part, units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from pipeline.models import Wish
 
@@ -40,6 +40,7 @@ class Slot:
         by_index: whether workers are told a GPU's number in place of its UUID.
         vram_bytes: memory that was asked for on each GPU; 0 where none was.
         timing: whether everything else waits meanwhile.
+        remark: why it is not what would have been given, where a variable hides GPUs; empty elsewhere.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -48,6 +49,7 @@ class Slot:
     by_index: bool = False
     vram_bytes: int = 0
     timing: bool = False
+    remark: str = ""
 
     @property
     def device(self) -> str:
@@ -66,38 +68,12 @@ class Slot:
 
     def variables(self) -> dict[str, str]:
         """What lets a worker see its GPUs and no others. A MIG device has no number that CUDA knows."""
-        ids = [str(gpu.index) if self.by_index and not _is_part(gpu) else gpu.uuid for gpu in self.gpus]
+        ids = [str(gpu.index) if self.by_index and not is_part(gpu) else gpu.uuid for gpu in self.gpus]
         return {"CUDA_VISIBLE_DEVICES": ",".join(ids), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def _is_part(gpu: Gpu) -> bool:
-    return gpu.uuid.startswith("MIG-")
-
-
 def _label(gpu: Gpu) -> str:
-    return f"gpu{gpu.index}/{gpu.uuid[4:12]}" if _is_part(gpu) else f"gpu{gpu.index}"
-
-
-def units(driver: Driver | None) -> tuple[Gpu, ...]:
-    """What can be handed out: whole GPUs, and in place of those that are split their parts."""
-    found: list[Gpu] = []
-    for gpu in driver.gpus if driver else ():
-        found += gpu.mig or (gpu,)
-    return tuple(found)
-
-
-def allowed(listed: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
-    """Those GPUs that ``CUDA_VISIBLE_DEVICES`` names, in its order; as CUDA does, up to the first unknown one."""
-    if visible is None:
-        return tuple(listed)
-    chosen: list[Gpu] = []
-    for word in (each.strip() for each in visible.split(",")):
-        numbered = [gpu for gpu in listed if word == str(gpu.index) and not _is_part(gpu)]
-        fits = numbered or [gpu for gpu in listed if word and gpu.uuid.startswith(word)]
-        if len(fits) != 1 or fits[0] in chosen:
-            break
-        chosen.append(fits[0])
-    return tuple(chosen)
+    return f"gpu{gpu.index}/{gpu.uuid[4:12]}" if is_part(gpu) else f"gpu{gpu.index}"
 
 
 @dataclass(frozen=True)
@@ -169,6 +145,11 @@ class _Unit:
         return None
 
 
+def _as_variable(visible: str | None) -> Mapping[str, str]:
+    given = {name: value for name, value in os.environ.items() if name != VISIBLE}
+    return given if visible is None else {**given, VISIBLE: visible}
+
+
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
@@ -188,6 +169,7 @@ class Slots:
         self._read = read
         self.driver = self._driver()
         self._units = {gpu.uuid: _Unit(gpu) for gpu in allowed(units(self.driver), visible)}
+        self.hiding = hiding(self.driver, _as_variable(visible))
         self._jobs = jobs
         self._cpu_used = 0
         self._timing = False
@@ -210,7 +192,8 @@ class Slots:
         """Why a wish can never be granted on this machine, or None."""
         there, count = len(self._units), wish.gpus
         if count is not None and count > there:
-            return f"needs {count:g} GPU{'s' if count > 1 else ''}, found {there or 'none'}"
+            why = f": {self.hiding.text}" if self.hiding else ""
+            return f"needs {count:g} GPU{'s' if count > 1 else ''}, found {there or 'none'}{why}"
         largest = sorted((unit.gpu.total_bytes for unit in self._units.values()), reverse=True)
         number = self._number(wish)
         if number and wish.vram_bytes > largest[number - 1] > 0:
@@ -269,7 +252,10 @@ class Slots:
     def _slot(self, chosen: tuple[Gpu, ...], share: float, wish: Wish) -> Slot:
         self._given += 1
         self._timing = wish.timing
-        return Slot(chosen, share, self._given, wish.by_index, wish.vram_bytes, wish.timing)
+        remark = ""
+        if wish.gpus is None and not chosen and self.hiding:
+            remark = f"gpus: auto takes the CPU: {self.hiding.text}"
+        return Slot(chosen, share, self._given, wish.by_index, wish.vram_bytes, wish.timing, remark)
 
     def give_back(self, slot: Slot) -> None:
         """Take back what `take` gave. A GPU is handed out again only once its memory is seen to be free."""

@@ -130,7 +130,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
 ) -> Outcome:
     """Show what a run would do, in environments that are there or would be built; builds nothing, runs nothing."""
     from envbuilder.render import Outcome
-    from pipeline.cli import Terms, explain_run, plan_run
+    from pipeline.cli import Terms, explain_run, machine_problems, plan_run
     from pipeline.models import to_json
     from pipeline.redaction import clean, hidden
     from pipeline.render import plan_table, why_table
@@ -151,6 +151,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
             "plan",
             settings.profile,
             {"plan": clean(hidden(to_json(found.tasks))), "why": to_json(found.decisions), **environments},
+            machine_problems(plan_run(request)),
             text=(_table(why_table(found.decisions)), *note),
         )
     planned = plan_run(request)
@@ -158,6 +159,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
         "plan",
         settings.profile,
         result={"plan": clean(hidden(to_json(planned.tasks))), **environments},
+        problems=machine_problems(planned),
         text=(_table(plan_table(planned)), *note),
     )
 

@@ -121,10 +121,17 @@ def graphics(views: Sequence[View]) -> Iterator[Finding]:
         yield Finding("gpu", "warn", error.message, error.hint)
         return
     if driver is None:
-        yield Finding("gpu", "ok", "no NVIDIA driver")
+        given = gpus.hiding(None)
+        yield Finding("gpu", "ok", f"no NVIDIA driver{f'; {given.text}' if given else ''}")
     else:
         names = ", ".join(gpu.name for gpu in driver.gpus) or "no GPU"
-        yield Finding("gpu", "ok", f"{names} (driver {driver.version}, CUDA {_dotted(driver.cuda)})")
+        found = f"{names} (driver {driver.version}, CUDA {_dotted(driver.cuda)})"
+        if (hiding := gpus.hiding(driver)) is None:
+            yield Finding("gpu", "ok", found)
+        else:
+            cpu = "; gpus: auto takes the CPU" if not hiding.left else ""
+            state = "ok" if hiding.meant else "warn"
+            yield Finding("gpu", state, f"{found}; {hiding.text}{cpu}", f"unset {gpus.VISIBLE}")
     for backends in dict.fromkeys(view.profile.torch_backends for view in views):
         yield _torch(backends, driver)
 

@@ -6,7 +6,7 @@ from pipeline.cli.following import follow_run
 from pipeline.cli.history import list_runs, live_environments, load_outcome, show_run
 from pipeline.cli.parquet import export_parquet
 from pipeline.cli.resuming import Resumable, find_resumable, resume_run
-from pipeline.cli.running import RunRequest, execute_run, plan_run, plugins_of, weights_memo
+from pipeline.cli.running import RunRequest, execute_run, machine_problems, plan_run, plugins_of, weights_memo
 from pipeline.cli.why import explain_run
 from pipeline.scheduler import Terms
 
@@ -25,6 +25,7 @@ __all__ = [
     "list_runs",
     "live_environments",
     "load_outcome",
+    "machine_problems",
     "plan_run",
     "plugins_of",
     "resume_run",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Interrupted, UsageError, counted, nearest
+from envbuilder.errors import ConfigError, Interrupted, Problem, UsageError, counted, nearest
+from envbuilder.gpus import VISIBLE
 from pipeline import orphans
 from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
@@ -256,7 +257,26 @@ def carry_out(
 
 def machine(jobs: int = 1) -> Slots:
     """The slots of this machine, as far as ``CUDA_VISIBLE_DEVICES`` allows."""
-    return Slots(visible=os.environ.get("CUDA_VISIBLE_DEVICES"), jobs=jobs)
+    return Slots(visible=os.environ.get(VISIBLE), jobs=jobs)
+
+
+def machine_problems(plan: Plan) -> tuple[Problem, ...]:
+    """Warnings of what a plan's tasks would not get on this machine, and of GPUs that a variable hides from them."""
+    slots = machine()
+    found = []
+    for task in plan.tasks:
+        if lacking := slots.lacking(task.wish):
+            hint = "nvidia-smi -L" if slots.hiding is None else f"env -u {VISIBLE} envbuilder plan"
+            text = f"{task.id} {lacking}"
+            found.append(Problem("gpu-missing", text, task.environment.plugin, hint=hint, severity="warning"))
+    wanted = [task for task in plan.tasks if task.wish.gpus != 0 and task.stage == "inference"]
+    if slots.hiding and wanted and not slots.hiding.meant:
+        auto = (
+            "; gpus: auto takes the CPU" if not slots.hiding.left and any(t.wish.gpus is None for t in wanted) else ""
+        )
+        hint = f"env -u {VISIBLE} envbuilder plan"
+        found.append(Problem("gpus-hidden", f"{slots.hiding.text}{auto}", hint=hint, severity="warning"))
+    return tuple(found)
 
 
 def kinds_of(gpus: Sequence[Gpu]) -> Callable[[Task], frozenset[str]]:

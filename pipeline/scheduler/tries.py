@@ -172,6 +172,8 @@ class Tries:
             judge: says what comes after a try that did not go well; as many retries as the plan has where not given.
         """
         setting = self._setting
+        if self._slot.remark:
+            self.note(self._slot.remark)
         judge = judge or Patience(setting.plan.retries).judge
         again = 0
         while (work := contents()) is not None:

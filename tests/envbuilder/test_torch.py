@@ -330,6 +330,22 @@ def test_doctor_names_driver_and_gpus(bench: Workshop) -> None:
     assert "doctor-gpu" in ran.codes
 
 
+@pytest.mark.parametrize("visible", ["", "-1", "7", "word"])
+def test_gpus_that_a_variable_hides_are_told(bench: Workshop, visible: str) -> None:
+    """`doctor`, and a build that chooses torch by the driver, say that the variable hides the machine's GPU."""
+    env = {**machine(bench, "570.86.10"), "CUDA_VISIBLE_DEVICES": visible}
+    told = "hides 1 of the machine's 1 GPU"
+    ran = bench.within("doctor", "--offline", "--format", "json", env=env)
+    assert "doctor-gpu" in ran.codes
+    assert told in ran.out
+    assert "gpus: auto takes the CPU" in ran.out
+    if visible == "7":
+        lock(bench)
+        ran = bench.within("build", "--format", "json", env=env)
+        assert (ran.status, ran.codes) == (0, ["gpus-hidden"])
+        assert told in ran.out
+
+
 def test_what_is_built_with_torch_is_built_with_the_chosen_one(bench: Workshop, wheels: Path) -> None:
     """`no-build-isolation` gives a build the environment's torch, down to its backend, and each backend its own build."""
     note = """

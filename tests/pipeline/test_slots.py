@@ -11,7 +11,7 @@ import pytest
 from pipeline_bench import ECHO
 
 from envbuilder.gpus import Driver, Gpu, GpuProcess
-from pipeline.cli import execute_run
+from pipeline.cli import execute_run, machine_problems, plan_run
 from pipeline.models import Wish
 from pipeline.slots import Slot, Slots, allowed, thread_variables, units
 
@@ -117,6 +117,73 @@ def test_real_shared_node_gives_the_part_that_is_free(monkeypatch: pytest.Monkey
 def test_visible_devices_are_respected(visible: str | None, indices: list[int]) -> None:
     """CUDA_VISIBLE_DEVICES limits and orders the GPUs as CUDA itself would."""
     assert [gpu.index for gpu in allowed(GPUS, visible)] == indices
+
+
+@pytest.mark.parametrize(
+    ("visible", "text"),
+    [
+        ("", "CUDA_VISIBLE_DEVICES is empty and hides 3 of the machine's 3 GPUs"),
+        ("-1", "CUDA_VISIBLE_DEVICES='-1' hides 3 of the machine's 3 GPUs"),
+        ("7", "CUDA_VISIBLE_DEVICES='7' hides 3 of the machine's 3 GPUs: there is none called '7'"),
+        ("all", "CUDA_VISIBLE_DEVICES='all' hides 3 of the machine's 3 GPUs: there is none called 'all'"),
+        ("GPU", "CUDA_VISIBLE_DEVICES='GPU' hides 3 of the machine's 3 GPUs: 'GPU' names several"),
+        ("1,1,0", "CUDA_VISIBLE_DEVICES='1,1,0' hides 2 of the machine's 3 GPUs: '1' names one twice"),
+        ("1,7,0", "CUDA_VISIBLE_DEVICES='1,7,0' hides 2 of the machine's 3 GPUs: there is none called '7'"),
+        ("2,0", "CUDA_VISIBLE_DEVICES='2,0' hides 1 of the machine's 3 GPUs"),
+        ("0,1,2", None),
+    ],
+)
+def test_a_variable_that_hides_gpus_is_named(visible: str, text: str | None) -> None:
+    """Where too few GPUs are found, the variable that hides the others is told, and what is wrong with it."""
+    slots = Slots(Machine(*GPUS), visible=visible)
+    assert (slots.hiding.text if slots.hiding else None) == text
+    count = len(slots.gpus)
+    if text:
+        assert slots.lacking(Wish(3.0)) == f"needs 3 GPUs, found {count or 'none'}: {text}"
+        assert slots.hiding is not None
+        assert slots.hiding.meant == (visible == "2,0")
+    slot = slots.take(Wish(None))
+    assert slot is not None
+    assert slot.remark == ("" if count else f"gpus: auto takes the CPU: {text}")
+
+
+def test_a_gpu_in_parts_is_named_by_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of a GPU that is split names none of its parts, and that is told; the start of a part's name may."""
+    monkeypatch.setenv("ENVBUILDER_NVML", str(MACHINES / "a100-partly-mig.json"))
+    parts = [gpu for gpu in Slots().gpus if gpu.uuid.startswith("MIG-")]
+    slots = Slots(visible=str(parts[0].index))
+    assert slots.hiding is not None
+    assert "is split into parts, which have names of their own" in slots.hiding.text
+    for length in (4, len(parts[0].uuid)):
+        slots = Slots(visible=parts[0].uuid[:length])
+        assert slots.hiding is not None
+        assert len(slots.gpus) == (1 if length > 4 or len(parts) == 1 else 0)
+
+
+def test_a_container_that_is_given_no_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no driver, the variable by which containers get GPUs is named if it gives none."""
+    for value in ("void", "none", ""):
+        monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", value)
+        assert f"NVIDIA_VISIBLE_DEVICES={value!r} gives this container none" in str(_slots().lacking(Wish(1.0)))
+    monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "all")
+    assert _slots().lacking(Wish(1.0)) == "needs 1 GPU, found none"
+
+
+def test_a_run_on_the_cpu_says_which_variable_hides_the_gpus(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gpus: auto` that takes the CPU for a variable's sake is a note of the task; a task that needs a GPU names it too."""
+    record = bench.write("driver.json", json.dumps(asdict(Machine(*GPUS)())))
+    monkeypatch.setenv("ENVBUILDER_NVML", str(record))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "cuda")
+    bench.plugin("echo", ECHO)
+    bench.plugin("other", ECHO)
+    request = bench.request("inference: [{plugin: echo}, {plugin: other, gpus: 1}]\n")
+    told = "CUDA_VISIBLE_DEVICES='cuda' hides 3 of the machine's 3 GPUs: there is none called 'cuda'"
+    problems = machine_problems(plan_run(request))
+    assert [each.code for each in problems] == ["gpu-missing", "gpus-hidden"]
+    assert all(told in each.message and each.severity == "warning" for each in problems)
+    echo, other = execute_run(request).tasks
+    assert echo.notes == (f"gpus: auto takes the CPU: {told}",)
+    assert other.error == f"needs 1 GPU, found none: {told}"
 
 
 def test_auto_is_a_gpu_or_the_processor() -> None:
