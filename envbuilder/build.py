@@ -18,6 +18,7 @@ from envbuilder import __version__, accelerators, gpus, process, uv
 from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.fs import keep_from_git, locked, write_atomically
 from envbuilder.lock.files import lock_digest, lock_folder, read_lock, read_pins
 from envbuilder.lock.locker import Draft
 from envbuilder.lock.locking import find_stale
@@ -29,7 +30,6 @@ from envbuilder.store import provided, records, stamps
 from envbuilder.store.bytecode import Bytecode
 from envbuilder.store.choices import Choices
 from envbuilder.store.environments import Store
-from envbuilder.store.files import keep_from_git, locked, write_atomically
 from envbuilder.store.generations import Generations
 from envbuilder.store.interpreters import find, stamp_of
 from envbuilder.store.provided import ProvidedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
+import errno
 import glob
 import hashlib
 import io
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
+from envbuilder import fs
 from pipeline.errors import EnvironmentsError, RecordError, UnknownRunError
 from pipeline.models import (
     AnswerLine,
@@ -166,27 +167,27 @@ class RunLayout:
         self.root.mkdir(parents=True)
         for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items"):
             folder.mkdir()
-        link = self.runs / f".latest-{secrets.token_hex(4)}"
-        link.symlink_to(self.id)
-        link.replace(self.latest)
+        fs.swing(self.latest, self.id)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run's lock, by which others see that its runner lives."""
-        with self.lock.open("wb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Hold the run's lock, by which others see that its runner lives.
+
+        Raises:
+            BlockingIOError: another holds it.
+        """
+        with fs.held_by_nobody(self.lock) as free:
+            if not free:
+                raise BlockingIOError(errno.EWOULDBLOCK, "another runner is at it", str(self.lock))
             yield
 
     def is_held(self) -> bool:
         """Whether a runner works on this run now."""
-        try:
-            with self.lock.open("rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return fs.is_locked(self.lock)
+
+    def sweep(self) -> None:
+        """Remove what a killed runner left half written."""
+        fs.sweep(self.root, self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items")
 
 
 def plain_bytes(text: str) -> bytes:
@@ -196,20 +197,7 @@ def plain_bytes(text: str) -> bytes:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    write_bytes(path, plain_bytes(text))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    fs.replace_file(path, plain_bytes(text))
 
 
 def write_json(path: Path, document: object) -> None:
@@ -232,6 +220,12 @@ def remove_contexts(state_dir: Path) -> None:
         if left and not layout.is_held():
             for path in left:
                 path.unlink(missing_ok=True)
+
+
+def sweep_runs(state_dir: Path) -> None:
+    """Remove what killed runners left half written; what living ones write stays."""
+    for run_id in run_ids(state_dir):
+        RunLayout(state_dir, run_id).sweep()
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -287,7 +281,9 @@ class Journal:
             self._stream.flush()
 
     def close(self) -> None:
-        self._stream.close()
+        """Have the disk take it all: the record, which is saved next, relies on it."""
+        with self._stream:
+            fs.sync(self._stream)
 
 
 def _is_torn(path: Path) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from envbuilder.errors import redacted
+from envbuilder.fs import replace_file
 
 HIDDEN = "***"
 
@@ -86,7 +87,7 @@ def clean_file(path: Path) -> None:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
         cleaned = clean_text(text)
         if cleaned != text:
-            path.write_bytes(cleaned.encode("utf-8", "surrogateescape"))
+            replace_file(path, cleaned.encode("utf-8", "surrogateescape"))
 
 
 def clean_fields(document: Mapping[str, object]) -> dict[str, object]:

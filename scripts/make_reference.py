@@ -18,6 +18,7 @@ from envbuilder.cli import cli
 from envbuilder.cli.commands import SECTIONS
 from envbuilder.cli.examples import EXAMPLES
 from envbuilder.cli.schemas import texts
+from envbuilder.fs import write_atomically
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MADE = "<!-- Written by scripts/make_reference.py from the code; a test holds it to that. -->\n"
@@ -200,7 +201,7 @@ def main() -> None:
     """Write the pages."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        write_atomically(FOLDER / name, text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from envbuilder.cli.schemas import texts
+from envbuilder.fs import write_atomically
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
@@ -16,7 +17,7 @@ def main() -> None:
     """Write the files."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in texts().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        write_atomically(FOLDER / name, text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from envbuilder.bundles.archive import File, Git, Link, Manifest, Python, hex_of
 from envbuilder.bundles.clones import Clone
 from envbuilder.bundles.restoring import StaleError, unpack
 from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError, counted
+from envbuilder.fs import drafted, locked, unwritable, write_atomically
 from envbuilder.lock.files import lock_folder, read_lock, read_pins
 from envbuilder.lock.locker import Draft
 from envbuilder.lock.locking import find_stale
@@ -25,7 +26,6 @@ from envbuilder.places import state_folders
 from envbuilder.store.choices import Choices
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
-from envbuilder.store.files import locked, sync_folder, unwritable, write_atomically
 
 # The parts of uv's cache that a build from a lock reads. What it knows of interpreters is this machine's; its clones
 # serve to build what is built by then.
@@ -69,31 +69,25 @@ def create(file: Path, order: Order, say: Callable[[str], None]) -> Created:
     drafts = _fresh(order)
     _refuse_local(order)
     store = Store(order.workspace.shared)
-    fresh = file.with_name(f".{file.name}.tmp")
     # One at a time; what a killed one leaves is swept up by the next build, as it would be for an environment.
     with locked(store.lock_path("bundle"), waiting=lambda: say("waiting for another bundle to be made")):
         scratch = store.staging("bundle")
         try:
-            with fresh.open("w+b") as stream:
+            with drafted(file) as draft:
                 say(f"building {counted(len(order.plugins), 'plugin')} from nothing, to see what that takes")
                 git, sources = _bundle_git(order, drafts, scratch)
                 python = _build(order, scratch / "made", sources, git)
                 say("packing")
                 sources |= {f"cache/{name}": path for name, path in _needed(scratch / "made" / "cache")}
                 manifest = _manifest(order, git, python, sources)
-                write(stream, manifest, sources)
-                stream.flush()
-                os.fsync(stream.fileno())
-            say("proving it: a build from the bundle alone, without a network")
-            _prove(order, fresh, manifest, scratch / "proof")
-            created = Created(manifest, fresh.stat().st_size, hex_of(fresh))
-            fresh.replace(file)
-            sync_folder(file.parent)
+                write(draft.stream, manifest, sources)
+                draft.stream.flush()
+                say("proving it: a build from the bundle alone, without a network")
+                _prove(order, draft.path, manifest, scratch / "proof")
+                created = Created(manifest, draft.path.stat().st_size, hex_of(draft.path))
         except OSError as error:
             raise unwritable(file, error) from error
         finally:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
             store.staging("bundle")
     return created
 

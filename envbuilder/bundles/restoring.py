@@ -13,9 +13,9 @@ from envbuilder.bundles.archive import File, Link, Manifest, archive_of, hex_of,
 from envbuilder.bundles.clones import Clone
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem, SeveralProblems
+from envbuilder.fs import durable, exchange, locked, unwritable
 from envbuilder.lock.files import lock_folder
 from envbuilder.models import Profile, Registry, Workspace
-from envbuilder.store.files import durable, exchange, locked, unwritable
 
 _STAGING = ".envbuilder-restore"
 

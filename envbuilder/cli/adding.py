@@ -220,7 +220,7 @@ def _missing(wish: _Wish, stage: str | None, point: str | None, points: Sequence
 def _written(here: Open, wish: _Wish, keys: dict[str, object]) -> list[str]:
     """Write the entry, and for a folder its overlay; the paths."""
     from envbuilder import templates
-    from envbuilder.store.files import write_atomically
+    from envbuilder.fs import write_atomically
 
     keys = {**keys, "source": wish.source}
     _entry(here, keys)

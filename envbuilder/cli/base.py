@@ -46,9 +46,19 @@ class Settings:
         from envbuilder import config, registry
 
         workspace = config.find_workspace(self.folder)
+        _sweep(workspace)
         profile = config.read_profile(workspace, self.profile)
         trees = config.read_registry(workspace, overlays=profile.name == "dev")
         return Open(workspace, profile, registry.parse(trees, profile.torch_backends))
+
+
+def _sweep(workspace: Workspace) -> None:
+    """Remove what killed commands left half written among the files of a workspace and its state."""
+    from envbuilder.fs import sweep
+
+    profiles, own, shared = workspace.root / "profiles", workspace.own, workspace.shared
+    written = (profiles.glob("*/"), profiles.glob("*/*/"), own.glob("*/"), own.glob("generations/*/"))
+    sweep(workspace.root, profiles, own, shared, shared / "store", *(folder for each in written for folder in each))
 
 
 @dataclass(frozen=True)

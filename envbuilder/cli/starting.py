@@ -185,7 +185,7 @@ def _is_empty(path: Path) -> bool:
 def _write(root: Path, files: Mapping[str, str]) -> None:
     """Write all files, or none: what was there before comes last, and is changed when nothing else can fail."""
     from envbuilder.errors import EnvbuilderError
-    from envbuilder.store.files import write_atomically
+    from envbuilder.fs import write_atomically
 
     written: list[Path] = []
     try:

@@ -147,9 +147,9 @@ def _generations(here: Open) -> Generations:
 @common
 def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]) -> Outcome:
     """List the generations of the profile, the newest last, and what is pinned: `gc` leaves that alone."""
+    from envbuilder.fs import locked
     from envbuilder.render import Outcome, Table
     from envbuilder.store.environments import Store
-    from envbuilder.store.files import locked
 
     here = settings.open()
     known = _generations(here)

@@ -133,7 +133,7 @@ def _text(bill: Bill) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, Bill]) -> list[str]:
-    from envbuilder.store.files import write_atomically
+    from envbuilder.fs import write_atomically
 
     for name, bill in files.items():
         write_atomically(folder / name, f"{_text(bill)}\n")

@@ -165,7 +165,7 @@ def _sealed(
 
 
 def _write(junit: Path, tested: Sequence[Tested], unbuilt: Sequence[PluginOutcome]) -> None:
-    from envbuilder.store.files import unwritable
+    from envbuilder.fs import unwritable
     from envbuilder.workflow.junit import write
 
     failed = {each.name: "; ".join(problem.message for problem in each.problems) for each in tested if each.problems}

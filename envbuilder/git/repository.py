@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import posixpath
@@ -17,9 +16,9 @@ from pathlib import Path
 
 from envbuilder import process
 from envbuilder.errors import EnvbuilderError, ToolError
+from envbuilder.fs import locked, unwritable
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
 from envbuilder.git.running import PACKED, TIMEOUT_S, git, trust_hint
-from envbuilder.places import ELSEWHERE, STATE
 from envbuilder.variables import GIT_SETTINGS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -356,15 +355,11 @@ class Repository:
     def _alone(self) -> Iterator[None]:
         """Hold the clone, made where it is not there: git's own locks make a second writer fail, not wait."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_suffix(".lock").open("w") as guard:
-                fcntl.flock(guard, fcntl.LOCK_EX)
+            with locked(self.path.with_suffix(".lock")):
                 self._prepare()
                 yield
         except OSError as error:
-            message = f"cannot write {self.path}: {error.strerror or error}"
-            hint = ELSEWHERE if STATE in self.path.parts else f"ls -ld {self.path.parent}"
-            raise ToolError(message, code="unwritable", hint=hint) from error
+            raise unwritable(self.path, error) from error
 
     def _prepare(self) -> None:
         if self.is_there:

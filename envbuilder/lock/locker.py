@@ -20,6 +20,7 @@ from envbuilder import accelerators, process, uv
 from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import parse_toml, read_text
 from envbuilder.errors import ConfigError, EnvbuilderError, Interrupted
+from envbuilder.fs import keep_from_git, unwritable, write_atomically
 from envbuilder.lock import releases
 from envbuilder.lock.aligning import Aligner, Bare
 from envbuilder.lock.backends import Backends, Wanted, others_built
@@ -60,7 +61,6 @@ from envbuilder.models import (
     Workspace,
 )
 from envbuilder.store import interpreters
-from envbuilder.store.files import keep_from_git, unwritable, write_atomically
 
 # Measured: four resolutions at once are the most that two cores and one index gain from.
 JOBS = 4

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.fs import keep_from_git, locked, sweep, unwritable
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock.aligning import groups as align_groups
 from envbuilder.lock.files import pins_path, read_pins
@@ -28,7 +29,6 @@ from envbuilder.models import (
     Workspace,
 )
 from envbuilder.store import stamps
-from envbuilder.store.files import keep_from_git, locked, unwritable
 from envbuilder.threads import at_once
 
 # What keeps a lock from being judged, and is wrong whether it is judged or not.
@@ -96,9 +96,7 @@ def _sweep(workspace: Workspace, profile: Profile) -> None:
     folder = workspace.root / "profiles" / profile.name
     for leftover in folder.glob(f".*{STAGING}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for pattern in (".pins.toml.*.tmp", "*/.uv.lock.*.tmp", "*/.pyproject.toml.*.tmp"):
-        for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
+    sweep(folder, *folder.glob("*/"))
 
 
 def _still_known(pins: Pins, registry: Registry) -> Pins:

@@ -12,8 +12,8 @@ import tomlkit
 
 from envbuilder.documents import read_toml
 from envbuilder.errors import ConfigError, Problem
+from envbuilder.fs import write_atomically
 from envbuilder.models import GroupRecord, LockRecord, Pin, Pins, Release
-from envbuilder.store.files import write_atomically
 
 _VERSION = 1
 # Bytes; a pin has some 600.

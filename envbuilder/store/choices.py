@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from envbuilder.accelerators import AUTO
-from envbuilder.store.files import write_atomically
+from envbuilder.fs import write_atomically
 
 
 class Choices:

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from envbuilder.fs import listed, locked
 from envbuilder.store import bytecode
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
-from envbuilder.store.files import listed, locked
 
 
 @dataclass(frozen=True)

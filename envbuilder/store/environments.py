@@ -22,9 +22,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from envbuilder.errors import ToolError
+from envbuilder.fs import durable, exchange, held_by_nobody, listed, locked, sync_folder, unwritable
 from envbuilder.store import records, seals, verify
 from envbuilder.store.digests import Digests, walk
-from envbuilder.store.files import durable, exchange, held_by_nobody, listed, locked, sync_folder, unwritable
 from envbuilder.store.seals import Seal
 from envbuilder.store.skeletons import Skeletons
 

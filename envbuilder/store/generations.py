@@ -22,7 +22,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from envbuilder.errors import ToolError, UsageError
-from envbuilder.store.files import listed, locked, point, sync_folder, unwritable, write_atomically
+from envbuilder.fs import listed, locked, point, sync_folder, unwritable, write_atomically
 
 
 @dataclass(frozen=True)

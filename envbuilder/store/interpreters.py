@@ -11,8 +11,8 @@ from pathlib import Path
 
 from envbuilder import uv, variables
 from envbuilder.errors import ToolError
+from envbuilder.fs import write_atomically
 from envbuilder.models import Interpreter
-from envbuilder.store.files import write_atomically
 
 # Several locks at a time want the same interpreter: one of them asks.
 _asking = threading.Lock()

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from envbuilder.fs import write_atomically
 from envbuilder.store.digests import Digests, walk
-from envbuilder.store.files import write_atomically
 
 SEAL_VERSION = 3
 

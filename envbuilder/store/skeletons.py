@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import process, uv
+from envbuilder.fs import locked
 from envbuilder.store.digests import walk
-from envbuilder.store.files import locked
 
 # Stands where uv writes a virtual environment's name for a shell's prompt: into pyvenv.cfg and the activation scripts.
 _PROMPT = "prompt-to-be-named"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from envbuilder import __version__, gpus
 from envbuilder.errors import ToolError
-from envbuilder.store.files import write_atomically
+from envbuilder.fs import write_atomically
 
 # File systems may stamp two writes within a few milliseconds alike; what changed so lately is looked at again.
 _TOO_FRESH_NS = 50_000_000

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from envbuilder import uv
 from envbuilder.errors import EnvbuilderError
+from envbuilder.fs import locked, unwritable, write_atomically
 from envbuilder.models import Interpreter
-from envbuilder.store.files import locked, unwritable, write_atomically
 from envbuilder.store.records import site_packages
 from envbuilder.store.skeletons import Skeleton, Skeletons
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import process
 from envbuilder.errors import Problem, ToolError
+from envbuilder.fs import drafted_folder, write_atomically
 from envbuilder.git import mirrored
 from envbuilder.models import Entry, PathSource, Workspace
 
@@ -171,9 +169,7 @@ def clone(url: str, folder: Path, mirrors: Mapping[str, str], *, commit: str = "
     Raises:
         ToolError: it cannot be cloned, or has no such commit.
     """
-    staging = folder.with_name(f".{folder.name}.clone-{os.getpid()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with drafted_folder(folder) as staging:
         made = Checkout(staging, mirrors)
         words = ["git", *_settings(url, mirrors), "clone", "--quiet", "--no-checkout", "--", url, str(staging)]
         done = process.run(words, env=_environment(), timeout_s=_TIMEOUT_S)
@@ -184,10 +180,6 @@ def clone(url: str, folder: Path, mirrors: Mapping[str, str], *, commit: str = "
         _check_out(made, commit or (f"refs/tags/{tag}" if tag else ""))
         if (staging / ".gitmodules").exists():
             made.do("submodule", "update", "--quiet", "--init", "--recursive")
-        staging.rename(folder)
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(staging)
     return Checkout(folder, mirrors)
 
 
@@ -217,8 +209,7 @@ def exclude(folder: Path, root: Path, *, hide: bool) -> None:
     path = root / file
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [each for each in lines if each != line]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([*kept, *([line] if hide else []), ""]), encoding="utf-8")
+    write_atomically(path, "\n".join([*kept, *([line] if hide else []), ""]))
 
 
 def missing(workspace: Workspace, entry: Entry) -> Problem | None:

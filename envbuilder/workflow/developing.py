@@ -14,9 +14,9 @@ from packaging.utils import canonicalize_name
 from envbuilder import editing, templates
 from envbuilder.documents import parse_yaml, read_toml, subtree
 from envbuilder.errors import ConfigError, Problem, UsageError
+from envbuilder.fs import unwritable, write_atomically
 from envbuilder.lock import metadata
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Workspace
-from envbuilder.store.files import unwritable, write_atomically
 from envbuilder.workflow import versions
 from envbuilder.workflow.checkout import Checkout, Standing, clone, exclude, named
 

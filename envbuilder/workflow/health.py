@@ -14,11 +14,11 @@ from pathlib import Path
 from envbuilder import accelerators, git, gpus, uv, variables
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, counted
+from envbuilder.fs import held_by_nobody
 from envbuilder.models import Profile, Registry, Workspace
 from envbuilder.places import ELSEWHERE
 from envbuilder.store.collecting import human
 from envbuilder.store.environments import Store
-from envbuilder.store.files import held_by_nobody
 from envbuilder.store.syncing import LINK_NOTES, try_links
 
 # Less than this free in the state folder, and one torch environment does not fit.

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from envbuilder import editing
 from envbuilder.documents import read_toml
 from envbuilder.errors import UsageError
+from envbuilder.fs import write_atomically
 
 # Build requirements that take a dynamic version from git's tags.
 _FROM_TAGS = frozenset(
@@ -96,7 +97,7 @@ def write(package: Path, numbering: Numbering, new: Version) -> None:
                 spans = [span for version, span in _said(file, pattern) if version == numbering.version]
                 for start, end in sorted(spans, reverse=True):
                     text = f"{text[:start]}{new}{text[end:]}"
-        file.write_bytes(text.encode())
+        write_atomically(file.resolve(), text)
 
 
 def _places(package: Path, tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

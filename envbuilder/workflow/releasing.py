@@ -18,10 +18,10 @@ from packaging.version import InvalidVersion, Version
 from envbuilder import compat, editing, uv
 from envbuilder.config import python_specifier
 from envbuilder.errors import ToolError, UsageError, counted
+from envbuilder.fs import write_atomically
 from envbuilder.lock import metadata
 from envbuilder.lock.files import read_pins
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
-from envbuilder.store.files import write_atomically
 from envbuilder.variables import for_builds
 from envbuilder.workflow import numbering, versions
 from envbuilder.workflow.checkout import Checkout, Standing, named
@@ -314,9 +314,7 @@ class Releaser:
             for path in set(_files(root, self.paths(plans))) - before.keys():
                 path.unlink()
             for path, data in before.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if not path.exists() or path.read_bytes() != data:
-                    path.write_bytes(data)
+                write_atomically(path, data)
             raise
 
 

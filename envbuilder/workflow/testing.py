@@ -22,11 +22,11 @@ from envbuilder.build import Built, worker_environment
 from envbuilder.config import python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import EnvbuilderError, Problem, ToolError, UsageError
+from envbuilder.fs import locked
 from envbuilder.lock.files import read_pins
 from envbuilder.lock.sources import Sources, index_settings
 from envbuilder.models import Entry, PathSource, Pin, PluginOutcome, Profile, PypiSource, Workspace
 from envbuilder.store import verify
-from envbuilder.store.files import locked
 from envbuilder.store.records import site_packages
 from envbuilder.threads import at_once
 from envbuilder.workflow.junit import Counts, read_counts

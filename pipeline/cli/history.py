@@ -121,6 +121,7 @@ def load_outcome(layout: RunLayout) -> RunOutcome:
     results = tuple(_as_left(result, layout, is_live=is_live) for result in results)
     if status == "running" and not is_live:
         status = "killed"
+        layout.sweep()
         problems = (*problems, _killed(layout, results))
     return RunOutcome(
         ok=status == "ok",

@@ -7,11 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from envbuilder import fs
 from envbuilder.errors import Problem, ToolError
 from pipeline.cli.export import Export
 from pipeline.cli.history import answers_problems, load_outcome
 from pipeline.errors import RecordError
-from pipeline.layout import find_answers, find_run, plain_bytes, read_items, write_bytes
+from pipeline.layout import find_answers, find_run, plain_bytes, read_items
 from pipeline.scheduler.record import METRICS_HEADER, metric_rows
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _write(arrow: ModuleType, path: Path, header: Sequence[str], rows: Sequence[
     arrow.parquet.write_table(arrow.Table.from_arrays(arrays, names=list(header)), out, compression="zstd")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, out.getvalue())
+        fs.replace_file(path, out.getvalue())
     except OSError as error:
         where = str(path.parent)
         raise RecordError(f"cannot be written: {error}", where=where, hint=f"ls -ld {where}") from error

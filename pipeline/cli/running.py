@@ -25,6 +25,7 @@ from pipeline.layout import (
     new_run_id,
     now,
     remove_contexts,
+    sweep_runs,
     write_environments,
     write_json,
 )
@@ -176,7 +177,7 @@ def writing(state_dir: Path) -> Iterator[None]:
 
 
 def clear_slots(state_dir: Path, reporter: Reporter) -> None:
-    """End what killed runners have left, before any slot is given out, and remove the contexts that they left.
+    """End what killed runners have left, before any slot is given out, and remove the files that they left: contexts, and what was half written.
 
     Supervisors end with their runner; where both are killed, a daemon may live on, and hold a GPU.
 
@@ -192,6 +193,7 @@ def clear_slots(state_dir: Path, reporter: Reporter) -> None:
         pids = ", ".join(map(str, ended))
         reporter.noted("slots", f"ended {counted(len(ended), 'process', 'processes')} that a killed run left: {pids}")
     remove_contexts(state_dir)
+    sweep_runs(state_dir)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from envbuilder.errors import ToolError
+from envbuilder.fs import write_atomically
 
 _BLOCK = 1 << 20
 
@@ -57,11 +59,8 @@ class Digests:
         """Remember; that it cannot be written costs time, nothing else."""
         if self._memo is None or not self._is_new:
             return
-        draft = self._memo.with_name(f".{self._memo.name}.{secrets.token_hex(4)}")
-        with contextlib.suppress(OSError):
-            self._memo.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(self._known), encoding="utf-8")
-            draft.replace(self._memo)
+        with contextlib.suppress(ToolError):
+            write_atomically(self._memo, json.dumps(self._known))
 
 
 def _files(folder: Path) -> Iterator[str]:

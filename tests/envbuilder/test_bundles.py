@@ -98,7 +98,7 @@ def test_bundle_builds_where_nothing_is(travel: Travel, there: There) -> None:
     result = travel.created.json["result"]
     assert isinstance(result, dict)
     assert result["sha256"] == hashlib.sha256(travel.file.read_bytes()).hexdigest()
-    assert not [path for path in travel.file.parent.iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in travel.file.parent.iterdir() if path.name.endswith(".envbuilder-draft")]
 
     assert there.run("build", "--offline").status == 1
     shutil.rmtree(there.state)

@@ -150,7 +150,7 @@ def rounds(workshop: Workshop, count: int) -> None:
         said = ends_well([build(workshop, "--jobs", "2") for _ in range(8)])
         for plugin in plugins:
             assert said.count(f"build {plugin}  built") == 1, (number, said)
-        assert not [*state.glob("store/.staging/*"), *state.glob("store/.trash/*"), *state.rglob("*.tmp")]
+        assert not [*state.glob("store/.staging/*"), *state.glob("store/.trash/*"), *state.rglob("*.envbuilder-draft")]
         assert len(list(state.glob("store/*.files.json"))) == len(plugins)
         assert [path.name for path in state.glob("generations/prod/[0-9]*.json")] == ["1.json"]
         assert workshop.within("verify", "--full", env=cache(workshop)).status == 0

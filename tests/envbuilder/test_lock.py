@@ -666,7 +666,7 @@ def test_a_killed_lock_is_taken_up_by_the_next(family: Workshop) -> None:
     family.plugin("alpha", tag="v0.2.0", dependencies=("lib",))
     leftover = family.work / "profiles" / "prod" / ".gone.1.lock-in-progress"
     leftover.mkdir()
-    (family.work / "profiles" / "prod" / "alpha" / ".uv.lock.abc.tmp").write_text("half")
+    (family.work / "profiles" / "prod" / "alpha" / ".uv.lock.0123abcd.envbuilder-draft").write_text("half")
     assert midway(family, signal.SIGKILL).returncode == -signal.SIGKILL
     for name in ("alpha/uv.lock", "alpha/pyproject.toml", "pins.toml"):
         assert files(family)[name] == before[name]

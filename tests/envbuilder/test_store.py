@@ -14,8 +14,8 @@ import pytest
 from workshop import PYTHON
 
 from envbuilder.errors import ToolError
+from envbuilder.fs import locked, point, write_atomically
 from envbuilder.store import interpreters
-from envbuilder.store.files import locked, point, write_atomically
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ FULL_DISK = """
     import resource, sys
     from pathlib import Path
     from envbuilder.errors import ToolError
-    from envbuilder.store.files import write_atomically
+    from envbuilder.fs import write_atomically
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     try:
         write_atomically(Path(sys.argv[1]), "new" * 100_000)
@@ -76,7 +76,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     code = """
         import sys
         from pathlib import Path
-        from envbuilder.store.files import write_atomically
+        from envbuilder.fs import write_atomically
         for number in range(10**9):
             write_atomically(Path(sys.argv[1]), str(number % 10) * 50_000)
     """
@@ -117,7 +117,7 @@ def test_locked_ends_with_its_owner(tmp_path: Path) -> None:
     code = """
         import sys, time
         from pathlib import Path
-        from envbuilder.store.files import locked
+        from envbuilder.fs import locked
         with locked(Path(sys.argv[1])):
             print("held", flush=True)
             time.sleep(600)
