@@ -45,6 +45,7 @@ ALLOWED = {
     "envbuilder/store/syncing.py:_lay": "a staging folder, durable as a whole before it is moved",
     "envbuilder/store/syncing.py:_open_to_base": "a staging folder, durable as a whole before it is moved",
     "envbuilder/store/syncing.py:try_links": "tries what a file system can, in a temporary folder",
+    "envbuilder/uv.py:_own_settings": "settings of one call of uv, in a temporary folder",
     "envbuilder/workflow/testing.py:_note": "appends to a log",
     "envbuilder/workflow/testing.py:_support": "a scratch folder",
     "pipeline/bootstrap.py:__init__": "a request to the kernel",
