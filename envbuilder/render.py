@@ -72,9 +72,9 @@ class Outcome:
         command: its name, which names the JSON schema too.
         profile: the profile it worked in, empty where none applies.
         result: plain values, the ``result`` of the envelope.
-        problems: what is wrong; any error makes the exit status 1.
+        problems: what is wrong; an error makes the exit status 1 at least.
         text: what people see on stdout.
-        exit_status: where it is neither 0 nor 1.
+        exit_status: what the exit status is, should no problem be an error.
         is_told: whether the text says all that the problems say.
     """
 
@@ -83,18 +83,19 @@ class Outcome:
     result: Mapping[str, object] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     text: tuple[Table | Findings | str, ...] = ()
-    exit_status: int | None = None
+    exit_status: int = EXIT_OK
     is_told: bool = False
 
     @property
-    def ok(self) -> bool:
-        return not self.exit_status and not any(problem.severity == "error" for problem in self.problems)
+    def status(self) -> int:
+        """The exit status. Nothing else decides it, and `ok` says the same."""
+        if self.exit_status == EXIT_OK and any(problem.severity == "error" for problem in self.problems):
+            return EXIT_FAILED
+        return self.exit_status
 
     @property
-    def status(self) -> int:
-        if self.exit_status is not None:
-            return self.exit_status
-        return EXIT_OK if self.ok else EXIT_FAILED
+    def ok(self) -> bool:
+        return self.status == EXIT_OK
 
 
 def envelope(outcome: Outcome) -> str:

@@ -589,14 +589,25 @@ def figures_of(found: Any) -> Dict[str, object]:
 
 def render(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:
     """Write the report."""
+    before = stamp(job["output"])
     guarded("plugin-failed", lambda: plugin.render(job["report"]))
-    expect_output(job)
+    expect_output(job, before)
     channel.send("rendered", path=job["output"])
 
 
-def expect_output(job: Mapping[str, Any]) -> None:
-    """Refuse a report stage that wrote nothing."""
-    if not Path(job["output"]).is_file():
+def stamp(path: Optional[str]) -> Optional[Tuple[int, int, int]]:
+    """What changes where a file is written anew; None where there is none."""
+    with contextlib.suppress(OSError):
+        if path is not None and Path(path).is_file():
+            status = Path(path).stat()
+            return status.st_ino, status.st_mtime_ns, status.st_size
+    return None
+
+
+def expect_output(job: Mapping[str, Any], before: Optional[Tuple[int, int, int]]) -> None:
+    """Refuse a report stage that wrote nothing; a report that was there before it is not its own."""
+    after = stamp(job["output"])
+    if after is None or after == before or not after[2]:
         raise FailureError("plugin-invalid", "nothing was written at {}".format(job["output"]))
 
 
@@ -615,6 +626,7 @@ def run_command(channel: Channel, job: Mapping[str, Any]) -> None:
     """Run a plugin that is a program; its answers are passed on as it writes them."""
     if job["stage"] == "inference":
         channel.send("started", items=[item["id"] for item in job["items"]])
+    before = stamp(job["output"])
     try:
         process = subprocess.Popen(job["command"], stdin=subprocess.DEVNULL)
     except OSError as error:
@@ -634,7 +646,7 @@ def run_command(channel: Channel, job: Mapping[str, Any]) -> None:
             raise FailureError("plugin-invalid", "{}: expected an object with overall".format(job["evaluation"]))
         channel.send("evaluation", **{name: plain(found[name]) for name in FIGURES if name in found})
     elif job["stage"] == "report":
-        expect_output(job)
+        expect_output(job, before)
         channel.send("rendered", path=job["output"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envbuilder.errors import EnvbuilderError, SeveralProblems, UsageError
+from envbuilder.errors import EXIT_FAILED, EnvbuilderError, SeveralProblems, UsageError
 
 
 class EnvironmentsError(EnvbuilderError):
@@ -27,6 +27,12 @@ class ChangedError(SeveralProblems):
     """A run that cannot be gone on with, since it would be another one now."""
 
     code = "run-changed"
+
+
+class LostError(ChangedError):
+    """A run that had ended and has lost parts since, which cannot be made again: it would be another run now."""
+
+    exit_status = EXIT_FAILED
 
 
 class UnknownRunError(UsageError):

@@ -108,6 +108,8 @@ def _judged(ran: Ran) -> Ran:
     for text in (ran.out, ran.err):
         assert "Traceback" not in text, text
         assert "internal-error" not in text, text
+    if ran.out.startswith('{\n  "schema": "envbuilder/'):
+        assert ran.json["ok"] is (ran.status == 0), (ran.status, ran.out)
     return ran
 
 

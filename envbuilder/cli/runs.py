@@ -92,7 +92,8 @@ def resume(settings: Settings, run_id: str | None, jobs: int, retry_failed: bool
     """Go on with a run that was interrupted, was killed or had failures; by default the latest.
 
     It goes on in its own folder and profile. No item that has an answer is asked again, no task that ended well is
-    done again. Items that failed are asked again where their task did not end well.
+    done again. Items that failed are asked again where their task did not end well. Answers, figures and reports
+    that were there and are lost are made again.
     """
     from envbuilder.config import find_workspace
     from pipeline.cli import find_resumable, resume_run, show_run
@@ -105,6 +106,8 @@ def resume(settings: Settings, run_id: str | None, jobs: int, retry_failed: bool
         if not settings.quiet:
             click.echo(f"run {found.id}: nothing is left to do", err=True)
         return _shown("resume", settings.profile, show_run(state, found.id))
+    for problem in () if settings.quiet else found.lost:
+        click.echo(f"run {found.id}: {problem.message}; that is done again", err=True)
     request = _request(settings, settings.open(), found.run_file, jobs=jobs, offline=offline)
     with make_display(sys.stderr, quiet=settings.quiet) as display:
         outcome = resume_run(replace(request, terms=found.terms), found.id, reporter=display)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from envbuilder.errors import Problem
+from envbuilder.errors import Problem, counted
 from pipeline.errors import EnvironmentsError, RecordError
 from pipeline.layout import (
     AnswersFound,
     RunLayout,
+    csv_text,
     find_answers,
     find_run,
     parse_run_id,
@@ -23,6 +24,8 @@ from pipeline.layout import (
 )
 from pipeline.models import LATER, Evaluation, RunOutcome, TaskResult
 from pipeline.render import outcome_tables
+from pipeline.scheduler.past import read_evaluation_of
+from pipeline.scheduler.record import metric_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,9 +78,45 @@ def show_run(state_dir: Path, run: str | None = None) -> RunOutcome:
     """
     layout = find_run(state_dir, run)
     outcome = load_outcome(layout)
-    inference = [result for result in outcome.tasks if result.stage == "inference"]
-    found = [each for result in inference for each in answers_problems(result, find_answers(layout.answers(result.id)))]
-    return replace(outcome, problems=(*outcome.problems, *found))
+    lost = lost_parts(layout, outcome)
+    is_ok = outcome.ok and all(problem.severity != "error" for problem in lost)
+    return replace(outcome, ok=is_ok, problems=(*outcome.problems, *lost))
+
+
+def lost_parts(layout: RunLayout, outcome: RunOutcome) -> list[Problem]:
+    """What the record of a run says to be there, and is not: answers, figures, reports."""
+    problems: list[Problem] = []
+    reports = [result.id for result in outcome.tasks if result.stage == "report"]
+    for result in outcome.tasks:
+        if result.stage == "inference":
+            problems += answers_problems(result, find_answers(layout.answers(result.id)))
+        elif result.status != "ok":
+            continue
+        elif result.stage == "report":
+            path = layout.report(result.id, only=result.id == reports[0])
+            if not path.is_file() or not path.stat().st_size:
+                problems.append(_lost("report-missing", result, "its report is", path, layout.id))
+        elif read_evaluation_of(layout, result.id) is None:
+            problems.append(_lost("metrics-missing", result, "its figures are", layout.metrics(result.id), layout.id))
+        elif not _has_rows(layout, outcome, result):
+            problems.append(_lost("metrics-missing", result, "its rows are", layout.metrics_csv, layout.id))
+    return problems
+
+
+def _lost(code: str, result: TaskResult, what: str, path: Path, run: str) -> Problem:
+    text = f"{result.id}: {what} no longer whole in {path.name}"
+    return Problem(code, text, result.plugin, str(path), f"envbuilder resume {run}")
+
+
+def _has_rows(layout: RunLayout, outcome: RunOutcome, result: TaskResult) -> bool:
+    """Whether the table of figures has a task's rows; their number is enough for what was cut off or removed."""
+    figures = [each for each in outcome.evaluations if each.eval == result.id]
+    wanted = csv_text((), metric_rows(layout.id, figures, outcome.tasks)).splitlines()[1:]
+    try:
+        found = set(layout.metrics_csv.read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return False
+    return found.issuperset(wanted)
 
 
 def answers_problems(result: TaskResult, found: AnswersFound) -> list[Problem]:
@@ -86,12 +125,15 @@ def answers_problems(result: TaskResult, found: AnswersFound) -> list[Problem]:
         return []
     problems = []
     expected = result.items - result.failed_items - result.left_items
-    if found.answered < expected and result.code != "runner-gone":
+    is_short = result.status == "ok" and len(found.lines) < result.items
+    if (found.answered < expected or is_short) and result.code != "runner-gone":
         text = f"{result.id}: {expected} items were answered, {found.answered} of them are in the answers file"
+        if found.answered >= expected:
+            count = result.items - len(found.lines)
+            text = f"{result.id}: {counted(count, 'item')} that failed {'is' if count == 1 else 'are'} not in the answers file"
         what = f"{text}, which is missing" if found.is_missing else text
-        problems.append(
-            Problem("answers-missing", what, result.plugin, str(found.path), f"ls -l {shlex.quote(str(found.path))}")
-        )
+        hint = f"envbuilder resume {found.path.parents[1].name}"
+        problems.append(Problem("answers-missing", what, result.plugin, str(found.path), hint))
     if found.damaged:
         text = f"{result.id}: {found.damaged} damaged lines in the answers file were passed over"
         hint = f"tail -n 1 {shlex.quote(str(found.path))}"

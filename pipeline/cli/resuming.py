@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import Problem
-from pipeline.cli.history import load_outcome
+from pipeline.cli.history import load_outcome, lost_parts
 from pipeline.cli.running import Before, RunRequest, carry_out, clear_slots, outcome_of, plan_run, stoppable, writing
-from pipeline.errors import ChangedError, RecordError
+from pipeline.errors import ChangedError, LostError, RecordError
 from pipeline.identity import changes, differences
 from pipeline.layout import RunLayout, find_run, read_json
 from pipeline.models import AttemptRecord, Environment, Plan, Reporter, RunOutcome, Silence, Task, TaskResult
@@ -31,6 +31,7 @@ class Resumable:
         profile: the profile that it was made in.
         terms: which results of other runs it may take.
         is_done: whether there is nothing left to do.
+        lost: parts of what had ended well that are no longer there, and are made again.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Resumable:
     profile: str
     terms: Terms
     is_done: bool
+    lost: tuple[Problem, ...] = ()
 
 
 def find_resumable(state_dir: Path, run: str | None = None, *, retry_failed: bool = False) -> Resumable:
@@ -65,10 +67,11 @@ def find_resumable(state_dir: Path, run: str | None = None, *, retry_failed: boo
     reuse = told if isinstance(told, Mapping) else {}
     terms = Terms(bool(reuse.get("fresh")), frozenset(map(str, reuse.get("force") or ())), retry_failed)
     outcome = load_outcome(layout)
-    is_done = outcome.status == "ok" or (
+    lost = tuple(problem for problem in lost_parts(layout, outcome) if problem.severity == "error")
+    is_ended = outcome.status == "ok" or (
         not retry_failed and outcome.status == "failed" and all(task.status == "ok" for task in outcome.tasks)
     )
-    return Resumable(layout.id, run_file, str(document.get("profile")), terms, is_done)
+    return Resumable(layout.id, run_file, str(document.get("profile")), terms, is_ended and not lost, lost)
 
 
 def resume_run(
@@ -86,7 +89,8 @@ def resume_run(
 
     Raises:
         ConfigError: the run file or its data cannot be used; nothing was run.
-        ChangedError: environments, code, data or parameters are other than when the run began.
+        ChangedError: environments, code, data or parameters are other than when the run began; a `LostError` where the
+            run had ended, and has lost answers, figures or reports since.
         RecordError: another process is at it, or its record cannot be read or written.
         Interrupted: it was ended early; what was written stays.
     """
@@ -106,7 +110,8 @@ def _go_on(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, repor
     document = _document(layout)
     planned = _planned(layout, document)
     if problems := list(_changes(plan, planned, layout, request.run_file)):
-        raise ChangedError(problems)
+        lost = [each for each in lost_parts(layout, load_outcome(layout)) if each.severity == "error"]
+        raise LostError([*lost, *problems]) if lost else ChangedError(problems)
     attempts = attempts_in(layout.events)
     results = {each.result.id: _as_left(each.result, attempts) for each in planned}
     told = document.get("resumed")

@@ -227,12 +227,14 @@ class Past:
         own = find_answers(self._layout.answers(task.id))
         if not own.is_missing:
             # What no plugin can be offered fails as it did.
+            before = self.before(task)
+            # A task that had ended well and lost answers since has only those asked again.
+            keeps_failed = before is not None and before.status == "ok" and not self._wants_more(before)
             lines = {
                 name: line
                 for name, line in own.lines.items()
-                if name in items and (line.answer is not None or items[name].error)
+                if name in items and (line.answer is not None or items[name].error or keeps_failed)
             }
-            before = self.before(task)
             return Begun(lines, before.identity_parts.get("device") if before else None)
         found = self.find(task)
         if found is None or not found.lines:
@@ -299,7 +301,8 @@ class Past:
             is_same = result.identity_parts.get("answers") == answers
             return (result, evaluation) if evaluation and is_same else None
         found = find_answers(self._layout.answers(task.id))
-        return (result, None) if found.answered >= result.items - result.failed_items else None
+        is_whole = found.answered >= result.items - result.failed_items and len(found.lines) >= result.items
+        return (result, None) if is_whole else None
 
     def _wants_more(self, result: TaskResult) -> bool:
         return self._terms.retry_failed and result.failed_items > 0

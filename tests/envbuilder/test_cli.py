@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import click
 import pytest
 from workshop import Workshop
 
+import envbuilder.cli
 from envbuilder.cli import interruption_in
+from envbuilder.errors import Problem
+from envbuilder.render import Outcome, envelope
 
 COMMANDS = [
     ["lock"],
@@ -210,6 +216,71 @@ def test_run_builds_what_is_missing_and_exits_by_outcome(bench: Workshop) -> Non
     assert bench.within("runs", "list").out.endswith(again)
     assert again in bench.within("resume").out
     assert bench.within("runs", "list", "--profile", "dev").out == "no runs in dev yet\n"
+
+
+def test_lost_answers_fail_whatever_shows_them_and_are_asked_again(bench: Workshop) -> None:
+    """`runs show` exits with 1 where answers of a run that had ended are lost; `resume` asks for them, and says so."""
+    assert bench.within("lock").status == 0
+    assert bench.within("run", "run.yaml").status == 0
+    (path,) = (bench.work / ".envbuilder" / "runs" / "latest" / "answers").iterdir()
+    path.write_bytes(path.read_bytes()[:-9])
+    shown = bench.within("runs", "show", "--format", "json")
+    assert (shown.status, shown.json["ok"]) == (1, False)
+    assert shown.codes == ["answers-damaged", "answers-missing"]
+    resumed = bench.within("resume", "--format", "json")
+    assert (resumed.status, resumed.json["ok"]) == (0, True)
+    assert "1 of them are in the answers file; that is done again" in resumed.err
+    assert (bench.within("runs", "show").status, bench.within("resume").status) == (0, 0)
+
+
+def test_exit_status_and_ok_never_disagree() -> None:
+    """One place decides both, from the problems and from what a command says beside them."""
+    error, warning = Problem("a", "b"), Problem("a", "b", severity="warning")
+    for problems in ((), (warning,), (error,), (warning, error)):
+        for status in (0, 1, 2, 130):
+            outcome = Outcome("x", "prod", problems=problems, exit_status=status)
+            assert json.loads(envelope(outcome))["ok"] is (outcome.status == 0)
+            assert outcome.status == (status or int(error in problems))
+
+
+def _exits(file: Path) -> list[str]:
+    """The functions in a module that end the process."""
+    found = []
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+                if name in {"exit", "_exit", "SystemExit", "Exit", "quit"} and not _is_caught(function, node):
+                    found.append(f"{file.stem}.{function.name}")
+    return sorted(set(found))
+
+
+def _is_caught(function: ast.FunctionDef, node: ast.AST) -> bool:
+    caught = (each.type for each in ast.walk(function) if isinstance(each, ast.ExceptHandler) and each.type)
+    return any(node in ast.walk(each) for each in caught)
+
+
+def test_no_command_ends_the_process_by_itself() -> None:
+    """Commands return what they found; the one wrapper that all of them have ends the process by it."""
+    package = Path(envbuilder.cli.__file__).parent
+    found = [name for file in sorted(package.glob("*.py")) for name in _exits(file)]
+    assert set(found) == {"__init__._end", "__init__._main", "__init__.main", "base.common", "base.wrapper"}
+    pipeline_files = [
+        *package.parents[1].glob("pipeline/cli/*.py"),
+        *package.parents[1].glob("pipeline/scheduler/*.py"),
+    ]
+    assert not [name for file in pipeline_files for name in _exits(file)]
+    queue: list[click.Command] = [envbuilder.cli.cli]
+    while queue:
+        command = queue.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            names = command.list_commands(context)
+            queue += [each for name in names if (each := command.get_command(context, name)) is not None]
+        else:
+            assert command.callback is not None
+            code = command.callback.__code__
+            assert (Path(code.co_filename).name, code.co_name) == ("base.py", "wrapper"), command.name
 
 
 def test_run_refuses_unlocked_plugins_in_prod(bench: Workshop) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pipeline_bench import ECHO, EXACT, is_alive, wait_for
+from pipeline_bench import ECHO, EXACT, REPORT, is_alive, wait_for
 
-from pipeline.cli import execute_run
+from pipeline.cli import execute_run, resume_run
 
 if TYPE_CHECKING:
     from pipeline_bench import Bench
@@ -475,6 +476,19 @@ def test_report_that_writes_nothing_fails(bench: Bench) -> None:
     outcome = execute_run(bench.request("inference: [{plugin: echo}]\nreport: [{plugin: page}]"))
     assert outcome.tasks[1].code == "plugin-invalid"
     assert "report" not in outcome.paths
+
+
+@pytest.mark.parametrize("body", ["pass", "open(self.output, 'w').close()"])
+def test_a_report_that_was_there_before_is_not_written(bench: Bench, body: str) -> None:
+    """A report plugin that leaves the file of an earlier time as it was, or empty, has failed."""
+    bench.plugin("echo", ECHO)
+    bench.plugin("page", REPORT, "report")
+    request = bench.request("inference: [{plugin: echo}]\nreport: [{plugin: page}]")
+    first = execute_run(request)
+    bench.plugin("page", REPORT.replace("self.output.write_text(json.dumps(report))", body), "report")
+    Path(first.paths["answers"], "echo@lines.jsonl").unlink()
+    resumed = resume_run(replace(request, environments=bench.environments), first.id)
+    assert (resumed.tasks[1].code, resumed.tasks[1].status) == ("plugin-invalid", "failed")
 
 
 COMMAND = """

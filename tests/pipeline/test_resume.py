@@ -18,7 +18,7 @@ from pipeline_bench import child_environment, wait_for
 from envbuilder.errors import ConfigError, Interrupted, UsageError
 from pipeline import orphans
 from pipeline.cli import Terms, diff_runs, execute_run, explain_run, find_resumable, resume_run, show_run
-from pipeline.errors import ChangedError, RecordError
+from pipeline.errors import ChangedError, LostError, RecordError
 from pipeline.layout import find_answers, write_environments
 from pipeline.models import Code
 from pipeline.placement import Stop
@@ -258,6 +258,81 @@ def test_resume_refuses_a_run_that_goes_on(bench: Bench) -> None:
         with pytest.raises(RecordError, match="another process is at it"):
             resume_run(request, show_run(bench.state).id)
         runner.kill()
+
+
+_WAYS = {
+    "removed": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_text(""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+}
+
+
+@pytest.mark.parametrize(("way", "asked"), [("removed", 40), ("emptied", 40), ("cut", 1)])
+def test_answers_that_are_lost_are_asked_again(bench: Bench, way: str, asked: int) -> None:
+    """A run that had ended and lost answers is gone on with: what is there stays, what is not is asked, judged, reported."""
+    request = _telling(bench)
+    first = execute_run(request)
+    assert (first.ok, find_resumable(bench.state).is_done) == (True, True)
+    count = len(_asked(bench))
+    _WAYS[way](_journal(bench))
+    shown = show_run(bench.state)
+    assert (shown.ok, shown.problems[0].code) == (False, "answers-missing")
+    assert shown.problems[0].hint == f"envbuilder resume {first.id}"
+    found = find_resumable(bench.state)
+    assert (found.is_done, [each.code for each in found.lost]) == (False, ["answers-missing"])
+    resumed = _resume(request)
+    assert _figures(resumed) == _figures(first)
+    assert len(_asked(bench)) - count == asked
+    assert len(find_answers(_journal(bench)).lines) == 40
+    assert (show_run(bench.state).ok, find_resumable(bench.state).is_done) == (True, True)
+
+
+def test_a_failed_item_whose_line_is_lost_is_asked_again_alone(bench: Bench) -> None:
+    """Of a task that had ended with failures, those whose lines are there are not asked again, the lost one is."""
+    (bench.root / "broken").write_text("3 40")
+    request = _telling(bench)
+    first = execute_run(request)
+    assert first.tasks[0].failed_items == 2
+    count = len(_asked(bench))
+    _WAYS["cut"](_journal(bench))
+    (problem,) = find_resumable(bench.state).lost
+    assert "1 item that failed is not in the answers file" in problem.message
+    resumed = _resume(request)
+    assert (_asked(bench)[count:], resumed.tasks[0].failed_items) == (["40"], 2)
+    assert find_resumable(bench.state).is_done
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "code"),
+    [
+        ("metrics/*.json", "removed", "metrics-missing"),
+        ("metrics/*.json", "cut", "metrics-missing"),
+        ("metrics/metrics.csv", "removed", "metrics-missing"),
+        ("metrics/metrics.csv", "cut", "metrics-missing"),
+        ("report.html", "removed", "report-missing"),
+        ("report.html", "emptied", "report-missing"),
+    ],
+)
+def test_figures_and_reports_that_are_lost_are_made_again(bench: Bench, name: str, way: str, code: str) -> None:
+    """Nothing is asked again for them; where they cannot be made again that is said, with status 1."""
+    request = _telling(bench)
+    first = execute_run(request)
+    count = len(_asked(bench))
+    (path,) = Path(first.paths["run"]).glob(name)
+    _WAYS[way](path)
+    shown = show_run(bench.state)
+    assert (shown.ok, {each.code for each in shown.problems}) == (False, {code})
+    if name == "metrics/*.json":
+        changed = [each for each in request.environments if each.plugin != "exact"]
+        judge = next(each for each in request.environments if each.plugin == "exact")
+        with pytest.raises(LostError) as caught:
+            _resume(replace(request, environments=[*changed, replace(judge, key="new")]))
+        assert caught.value.exit_status == 1
+        assert {each.code for each in caught.value.problems} == {code, "run-changed"}
+    resumed = _resume(request)
+    assert (resumed.ok, _figures(resumed), len(_asked(bench))) == (True, _figures(first), count)
+    assert (show_run(bench.state).problems, find_resumable(bench.state).is_done) == ((), True)
+    assert path.stat().st_size
 
 
 def test_run_file_that_is_gone_has_a_copy(bench: Bench) -> None:
