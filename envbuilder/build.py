@@ -340,7 +340,7 @@ class Builder:
         *,
         mend: bool,
     ) -> None:
-        pins = list(draft.pins.values())
+        pins = draft.every_pin
         folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
         with IndexMirrors(self._profile.index_mirrors).installable(folder) as project:
             recipe = Recipe(

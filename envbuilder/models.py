@@ -9,6 +9,9 @@ from pathlib import Path
 from envbuilder.accelerators import INDEX
 from envbuilder.errors import Problem
 
+# The name of a remote's default branch, where a source names no ref.
+DEFAULT_BRANCH = "HEAD"
+
 
 @dataclass(frozen=True)
 class GitSource:
@@ -199,6 +202,10 @@ class Pin:
     requires: tuple[str, ...] = ()
     signature: str = "none"
 
+    @property
+    def source(self) -> GitSource:
+        return GitSource(self.url, self.ref_kind, self.ref, self.subdirectory)
+
 
 @dataclass(frozen=True)
 class Release:
@@ -233,7 +240,8 @@ class GroupRecord:
 class Pins:
     """``pins.toml``: git entries and releases by name, locks by plugin, align groups.
 
-    `edited` are git entries that are not as `lock` wrote them; of releases, such are not there.
+    `edited` are git entries that are not as `lock` wrote them; of releases, such are not there. `dependencies` are
+    git sources that no entry names but packages themselves, by what they are (`str` of the source).
     """
 
     entries: Mapping[str, Pin] = field(default_factory=dict)
@@ -241,6 +249,7 @@ class Pins:
     edited: frozenset[str] = frozenset()
     releases: Mapping[str, Release] = field(default_factory=dict)
     groups: Mapping[str, GroupRecord] = field(default_factory=dict)
+    dependencies: Mapping[str, Pin] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ BESIDES = """## Generated files
 
 | file | what it is |
 |---|---|
-| `profiles/<profile>/pins.toml` | each git entry's tag, commit, tree, version and needs when it was locked; digests of locks |
+| `profiles/<profile>/pins.toml` | each git entry's tag, commit, tree, version and needs when it was locked, the same of git sources that packages name themselves; digests of locks |
 | `profiles/<profile>/<plugin>/pyproject.toml`, `uv.lock` | the plugin's virtual project, and its lock |
 
 They are committed and never edited; `check` tells where they were.

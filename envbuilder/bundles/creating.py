@@ -128,7 +128,7 @@ def _fresh(order: Order) -> list[Draft]:
 def _bundle_git(order: Order, drafts: Sequence[Draft], scratch: Path) -> tuple[dict[str, Git], dict[str, Path]]:
     """A git bundle for each address: the manifest's entries, and member to file."""
     workspace = order.workspace
-    pins = list({pin: None for draft in drafts for pin in draft.pins.values()})
+    pins = list({pin: None for draft in drafts for pin in draft.every_pin})
     sources = Sources(workspace, order.profile, read_pins(workspace, order.profile), frozen=True)
     ensure_objects(sources, pins, offline=False)
     wanted: dict[str, set[str]] = {}

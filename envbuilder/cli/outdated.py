@@ -73,7 +73,7 @@ def _outlooks(here: Open, entries: Sequence[Entry], *, pre: bool) -> list[Outloo
 
     sources = Sources(here.workspace, here.profile, read_pins(here.workspace, here.profile))
     judge = CoreJudge(here.profile, sources, core_versions(here.workspace), ())
-    return Watch(here.profile, judge, list_remotes(sources, entries), pre=pre).look(entries)
+    return Watch(here.profile, judge, list_remotes(sources, [entry.source for entry in entries]), pre=pre).look(entries)
 
 
 def _upgrades(here: Open, chosen: Sequence[Entry]) -> tuple[list[Change], list[Problem]]:

@@ -19,6 +19,7 @@ from envbuilder.errors import EnvbuilderError, ToolError
 from envbuilder.fs import locked, unwritable
 from envbuilder.git.preloading import LARGEST, looked_at, small_blob, texts
 from envbuilder.git.running import PACKED, TIMEOUT_S, git, trust_hint
+from envbuilder.models import DEFAULT_BRANCH
 from envbuilder.variables import GIT_SETTINGS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -139,7 +140,9 @@ class Repository:
         with self._alone():
             if place is None:
                 return self._fetch_commit(ref)
-            done = self._fetch(f"+refs/{place}/{ref}:refs/{place}/{ref}")
+            # A source without a ref means the remote's default branch, which goes by the name HEAD here.
+            theirs = DEFAULT_BRANCH if (kind, ref) == ("branch", DEFAULT_BRANCH) else f"refs/{place}/{ref}"
+            done = self._fetch(f"+{theirs}:refs/{place}/{ref}")
             if "cannot lock ref" in done.stderr:
                 # Where the remote had a ref `a` once and has `a/b` now; objects stay, so pins lose nothing.
                 done = self._fetch(f"+refs/{place}/*:refs/{place}/*", prune=True)
@@ -158,7 +161,8 @@ class Repository:
         wanted = sorted(set(refs))
         if len(wanted) > 1:
             places = {"tag": "refs/tags/", "branch": "refs/heads/"}
-            specs = [f"+{name}:{name}" for kind, ref in wanted if (name := f"{places.get(kind, '')}{ref}") != ref]
+            names = [f"{places[kind]}{ref}" for kind, ref in wanted if kind in places]
+            specs = [f"+{DEFAULT_BRANCH if name == f'refs/heads/{DEFAULT_BRANCH}' else name}:{name}" for name in names]
             commits = [ref for kind, ref in wanted if kind not in places]
             specs += [f"+{commit}:refs/fetched/{commit}" for commit in commits] + ([_LISTED_TAGS] if commits else [])
             with self._alone():
@@ -168,6 +172,18 @@ class Repository:
             if done.ok:
                 return {(kind, ref): self.resolve(kind, ref) for kind, ref in wanted}
         return {(kind, ref): self.fetch(kind, ref) for kind, ref in wanted}
+
+    def fetch_abbreviated(self, digits: str) -> Resolved | None:
+        """Bring all of the remote, and say which commit has these first digits; None where there is no single one.
+
+        Raises:
+            RemoteError: the remote cannot be reached.
+        """
+        with self._alone():
+            done = self._fetch("+refs/heads/*:refs/listed/heads/*", _LISTED_TAGS, prune=True)
+        if not done.ok:
+            raise self._unreachable(done)
+        return self.resolve("rev", digits)
 
     def fetch_every_tag(self) -> None:
         """Bring what every tag of the remote names, and leave the clone's own tags as they are.
@@ -235,11 +251,17 @@ class Repository:
             ToolError: the clone cannot be written.
         """
         place = {"tag": "tags", "branch": "heads"}.get(kind)
-        name = f"refs/{place}/{ref}"
-        if place is None or self._in_clone("rev-parse", "--verify", "--quiet", name).stdout.strip() == target:
+        if place is None and COMMIT.fullmatch(ref):
+            return
+        # An abbreviated commit is looked for on branches.
+        name = f"refs/{place}/{ref}" if place else f"refs/heads/pinned-{ref}"
+        is_default = place is None or (kind, ref) == ("branch", DEFAULT_BRANCH)
+        if self._in_clone("rev-parse", "--verify", "--quiet", name).stdout.strip() == target and not is_default:
             return
         with self._alone():
             done = self._in_clone("update-ref", name, target)
+            if done.ok and is_default:
+                done = self._in_clone("symbolic-ref", "HEAD", name)
         if not done.ok:
             message = f"cannot make {name} of {self.path} name {target[:12]}: {_last_line(done)}"
             raise ToolError(message, hint=_look_at(self.path.parent, done))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -16,8 +17,10 @@ from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved, facts_of, preload
 from envbuilder.lock import signatures
-from envbuilder.lock.files import lock_folder, off_pin, pins_path, read_lock, read_pins
+from envbuilder.lock.dependencies import Dependency, adoption, dependencies, is_own, settled
+from envbuilder.lock.files import lock_folder, lock_text, off_pin, pins_path, read_lock, read_pins
 from envbuilder.lock.fitting import Core, CoreJudge, Refs, Row, asked_cores
+from envbuilder.lock.graph import parse as parse_graph
 from envbuilder.lock.locker import Draft
 from envbuilder.lock.locking import find_stale
 from envbuilder.lock.metadata import MetadataError
@@ -27,6 +30,7 @@ from envbuilder.lock.siblings import cyclic, divergent
 from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
 from envbuilder.lock.surroundings import project_file
 from envbuilder.models import (
+    DEFAULT_BRANCH,
     Entry,
     GitSource,
     Metadata,
@@ -36,6 +40,7 @@ from envbuilder.models import (
     Profile,
     PypiSource,
     Registry,
+    Source,
     Workspace,
 )
 from envbuilder.store import interpreters
@@ -93,7 +98,10 @@ def check(
     checker = Checker(workspace, profile, pins, question, holders)
     problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
     asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
-    listings = {} if question.offline else list_remotes(checker.sources, asked)
+    own = {plugin.name: checker.dependencies_of(plugin, registry) for plugin in plugins}
+    named = [each.source for items in own.values() for each in items if each.source]
+    sources = [entry.source for entry in asked] + [each for each in named if not refused_here(each, profile, workspace)]
+    listings = {} if question.offline else list_remotes(checker.sources, sources)
     checker.sources.expect(asked)
     verdicts = list(
         at_once(lambda entry: checker.check_entry(entry, listings), entries, _ENTRIES_AT_ONCE, name="check")
@@ -101,6 +109,7 @@ def check(
     problems.extend(problem for found, _ in verdicts for problem in found)
     for plugin in plugins:
         problems.extend(checker.check_lock(plugin, registry))
+        problems.extend(checker.check_dependencies(plugin, own[plugin.name], listings))
         problems.extend(checker.check_python(plugin, stale[plugin.name]))
     problems.extend(checker.check_circles(plugins, registry))
     problems.extend(checker.check_siblings(plugins, registry))
@@ -142,9 +151,9 @@ def _workspace_members(workspace: Workspace) -> list[Problem]:
     ]
 
 
-def list_remotes(sources: Sources, entries: Sequence[Entry]) -> dict[str, Refs | RemoteError]:
-    """What each repository of some entries has, or why that is not known: one listing each, all at once."""
-    urls = sorted({entry.source.url for entry in entries if isinstance(entry.source, GitSource)})
+def list_remotes(sources: Sources, wanted: Iterable[Source]) -> dict[str, Refs | RemoteError]:
+    """What each repository of some sources has, or why that is not known: one listing each, all at once."""
+    urls = sorted({source.url for source in wanted if isinstance(source, GitSource)})
 
     def listing(url: str) -> Refs | RemoteError:
         try:
@@ -206,7 +215,7 @@ class Checker:
                 broken = self._problem(listing.code, entry, message, hint=listing.hint)
             else:
                 refs = listing
-                broken = self._check_ref(entry, entry.source, refs)
+                broken = self.check_ref(entry, entry.source, refs)
         problems.extend([broken] if broken else [])
         gone = broken is not None and broken.severity == "error"
         try:
@@ -220,7 +229,7 @@ class Checker:
         problems.extend(unfit)
         if member is not None:
             problems.extend(self._check_declared(entry, member))
-            problems.extend(self._check_signature(entry, member.pin, refs) if member.pin else ())
+            problems.extend(self.check_signature(entry, member.pin, refs) if member.pin else ())
         return problems, rows
 
     def _known(self, entry: Entry) -> Member | None:
@@ -230,7 +239,7 @@ class Checker:
             return None
         return self.sources.member(entry)
 
-    def _check_ref(self, entry: Entry, source: GitSource, refs: Mapping[str, Resolved]) -> Problem | None:
+    def check_ref(self, entry: Entry, source: GitSource, refs: Mapping[str, Resolved]) -> Problem | None:
         if source.ref_kind == "rev":
             return None  # A commit cannot move; whether it is there shows when it is fetched.
         place = "tags" if source.ref_kind == "tag" else "heads"
@@ -303,7 +312,9 @@ class Checker:
         differing = ((key, said, real) for key, (said, real) in facts.items() if real is not None and said != real)
         return next((f"it says {key} {_shown(said)}, its commit {_shown(real)}" for key, said, real in differing), None)
 
-    def _check_signature(self, entry: Entry, pin: Pin, refs: Mapping[str, Resolved] | None) -> list[Problem]:
+    def check_signature(
+        self, entry: Entry, pin: Pin, refs: Mapping[str, Resolved] | None, *, hint: str | None = None
+    ) -> list[Problem]:
         if not self._profile.require_signed_tags or pin.ref_kind != "tag":
             return []
         repository = self.sources.repository(pin.url)
@@ -315,16 +326,18 @@ class Checker:
             if signatures.is_good(pin.signature):
                 return []
             message = f"tag {pin.ref!r}: its signature was {pin.signature!r} when it was locked"
-            return [self._problem("tag-unsigned", entry, message, hint=edit_hint(entry))]
+            return [self._problem("tag-unsigned", entry, message, hint=hint or edit_hint(entry))]
         signature = signatures.read(repository, name, pin.ref, self._workspace)
         if signature.state == "good":
             return []
         message = f"tag {pin.ref!r}: {signature.text}; profile {self._profile.name} wants signed tags"
-        return [self._problem("tag-unsigned", entry, message, hint=self._trust_hint(entry, signature))]
+        return [
+            self._problem("tag-unsigned", entry, message, hint=self._trust_hint(hint or edit_hint(entry), signature))
+        ]
 
-    def _trust_hint(self, entry: Entry, signature: signatures.Signature) -> str:
+    def _trust_hint(self, edit: str, signature: signatures.Signature) -> str:
         if signature.state != "unknown":
-            return f"{edit_hint(entry)}  # take a tag that is signed"
+            return f"{edit}  # take a tag that is signed"
         setting, path = {
             "ssh": ("allowed-signers", self._workspace.allowed_signers),
             "gpg": ("allowed-keys", self._workspace.allowed_keys),
@@ -412,6 +425,103 @@ class Checker:
             Problem("lock-off-tag", f"holds {name} at {found}, the pin is {pinned}", plugin.name, where, hint)
             for name, found, pinned in off_pin(packages, pins)
         ]
+
+    def dependencies_of(self, plugin: Entry, registry: Registry) -> list[Dependency]:
+        """The packages of a plugin's lock, stale or not, whose sources packages name and no registry entry does."""
+        folder = lock_folder(self._workspace, self._profile, plugin.name)
+        registered = {entry.name for entry in registry.entries}
+        taken = {
+            (e.source.url, e.source.ref_kind, e.source.ref) for e in registry.entries if isinstance(e.source, GitSource)
+        }
+        try:
+            if not any(is_own(package, registered) for package in read_lock(folder)):
+                return []
+            graph = parse_graph(lock_text(folder, folder.name), folder.name)
+        except (ConfigError, ValueError):
+            return []  # `lock-missing` and `lock-stale` say it.
+        found = (self._with_kind(each) for each in dependencies(graph, plugin.name, registered))
+        # What an entry names, too, is judged as the entry's.
+        return [
+            each
+            for each in found
+            if not (each.is_inside and (s := each.source) and (s.url, s.ref_kind, s.ref) in taken)
+        ]
+
+    def _with_kind(self, dependency: Dependency) -> Dependency:
+        """A dependency whose pin, where there is one, tells whether its ref is a tag or a branch."""
+        pin = self.sources.pinned_dependency(dependency.package.git) if dependency.package.git else None
+        return replace(dependency, pin=pin)
+
+    def check_dependencies(
+        self, plugin: Entry, found: Sequence[Dependency], listings: Mapping[str, Refs | RemoteError]
+    ) -> Iterator[Problem]:
+        """What is wrong with sources that no registry entry names, each told with the way to it."""
+        where = self._workspace.show(lock_folder(self._workspace, self._profile, plugin.name) / "uv.lock")
+        for dependency in found:
+            problems = (
+                self._check_git(plugin, dependency, dependency.source, listings, where)
+                if dependency.source
+                else self._check_file(dependency)
+            )
+            for problem in problems:
+                message = f"{dependency.shown}: {problem.message}"
+                yield replace(problem, message=message, entry=plugin.name, where=where)
+
+    def _check_git(
+        self,
+        plugin: Entry,
+        dependency: Dependency,
+        source: GitSource,
+        listings: Mapping[str, Refs | RemoteError],
+        where: str,
+    ) -> Iterator[Problem]:
+        listing = listings.get(source.url)
+        refs = None if listing is None or isinstance(listing, RemoteError) else listing
+        if refs is not None and dependency.pin is None:
+            source = settled(source, refs)
+        package, pin = dependency.package, dependency.pin
+        entry = Entry(package.name, "library", source, where)
+        remedy = adoption(package, source, refs or {})
+        if source.kind not in self._profile.sources:
+            allowed = ", ".join(self._profile.sources)
+            message = f"source is {source.kind} ({source}); {self._profile.name} allows {allowed}"
+            yield Problem("source-not-allowed", message, hint=remedy)
+        if reason := refused_here(source, self._profile, self._workspace):
+            yield Problem("source-not-allowed", reason, hint=remedy)
+        if isinstance(listing, RemoteError):
+            message = f"{listing.message}; nothing is known about its {source.ref_kind}"
+            yield Problem(listing.code, message, hint=listing.hint)
+        judge = self._narrowed(package.name, pin, plugin)
+        if str(source) in self._pins.edited:
+            hint = f"envbuilder lock --profile {self._profile.name} --repin {plugin.name}"
+            yield Problem("pin-edited", f"the pin of {source} was edited", hint=hint)
+        if refs is not None and source.ref != DEFAULT_BRANCH and (broken := judge.check_ref(entry, source, refs)):
+            yield broken
+        if pin is not None and package.commit != pin.commit:
+            hint = f"envbuilder lock --profile {self._profile.name} {plugin.name}"
+            yield Problem("lock-off-tag", f"the lock is at {package.commit}, the pin is {pin.commit}", hint=hint)
+        if not dependency.is_inside:
+            declared = Member(entry, Metadata(package.name, package.version))
+            yield from (replace(each, hint=remedy) for each in self._check_declared(entry, declared))
+        if pin is not None:
+            yield from judge.check_signature(entry, pin, refs, hint=remedy)
+
+    def _narrowed(self, name: str, pin: Pin | None, plugin: Entry) -> Checker:
+        """A checker that knows this one pin, by which a dependency is judged as an entry is."""
+        other = copy.copy(self)
+        vars(other).update(_pins=Pins({name: pin} if pin else {}), _holders={name: (plugin.name,)})
+        return other
+
+    def _check_file(self, dependency: Dependency) -> Iterator[Problem]:
+        """A wheel, an sdist or a folder: what is not held by a digest is what it is today only."""
+        package = dependency.package
+        kind, place = next(iter(package.source.items()))
+        if (kind == "url" and package.hashed) or (kind != "url" and "path" in self._profile.sources):
+            return
+        said = "an address without a digest in the lock" if kind == "url" else "a path"
+        message = f"source is {said} ({place}); {self._profile.name} allows {', '.join(self._profile.sources)}"
+        release = f"--pypi {package.name}=={package.version}" if package.version else "--git URL --tag TAG"
+        yield Problem("source-not-allowed", message, hint=f"envbuilder add {package.name} --library {release}")
 
     def check_circles(self, plugins: Sequence[Entry], registry: Registry) -> Iterator[Problem]:
         """Plugins whose siblings, as the registry names them now, need one another in a circle."""

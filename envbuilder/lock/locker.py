@@ -51,6 +51,7 @@ from envbuilder.lock.siblings import cyclic
 from envbuilder.lock.sources import Sources, ensure_objects
 from envbuilder.models import (
     Entry,
+    GitSource,
     LockRecord,
     Pin,
     Pins,
@@ -88,6 +89,11 @@ class Request:
     repin: bool = False
     jobs: int = JOBS
 
+    def renews(self, name: str, source: GitSource) -> bool:
+        """Whether a git source that packages name themselves is asked for anew; an upgrade moves branches."""
+        named = {str(canonicalize_name(Requirement(each).name)) for each in self.packages}
+        return self.repin or name in named or (self.upgrade and source.ref_kind == "branch")
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -103,6 +109,8 @@ class Draft:
         torch_backends: those that its lock offers, each as an extra; none where there is nothing to choose.
         build_variables: what entries' `env` adds to the builds of packages.
         off_pin: where the lock that there is differs from the pins, as `off_pin` tells it.
+        dependencies: pins of the git sources that packages in it name themselves.
+        off: where its lock is not at these pins.
     """
 
     plugin: Entry
@@ -114,6 +122,12 @@ class Draft:
     torch_backends: tuple[str, ...] = ()
     build_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     off_pin: tuple[tuple[str, str, str], ...] = ()
+    dependencies: tuple[Pin, ...] = ()
+    off: str = ""
+
+    @property
+    def every_pin(self) -> list[Pin]:
+        return [*self.pins.values(), *self.dependencies]
 
     @property
     def pins(self) -> dict[str, Pin]:
@@ -146,7 +160,16 @@ class Locker:
         self._pins = pins
         self._request = request
         self._core = core_versions(workspace)
-        self.sources = Sources(workspace, profile, pins, offline=request.offline, repin=request.repin, frozen=frozen)
+        self.sources = Sources(
+            workspace,
+            profile,
+            pins,
+            offline=request.offline,
+            repin=request.repin,
+            frozen=frozen,
+            renewed=request.renews,
+        )
+        self._registered = frozenset(entry.name for entry in registry.entries)
         self._mirrors = IndexMirrors(profile.index_mirrors)
         self._forgotten: set[str] = set()
         self._backends = Backends(self._solve, profile.build_constraints)
@@ -206,7 +229,30 @@ class Locker:
         siblings = [entry for entry in self._registry.entries if entry.name in names and entry.name != plugin.name]
         built = built_from_source(packages)
         draft = self.draft(plugin, siblings, torch=accelerators.PACKAGES & names, built=built)
-        return replace(draft, off_pin=tuple(off_pin(packages, draft.pins)))
+        draft = replace(draft, off_pin=tuple(off_pin(packages, draft.pins)))
+        try:
+            pins = self._dependencies(packages)
+        except EnvbuilderError as error:
+            return replace(draft, off=error.message)
+        off = (f"it holds {name} at {found}, the pin is {pinned}" for name, found, pinned in _off(packages, pins))
+        return replace(draft, dependencies=tuple(pins.values()), off=next(off, ""))
+
+    def _dependencies(self, packages: Sequence[LockedPackage]) -> dict[GitSource, Pin]:
+        """The pins of the git sources that the packages of a lock name themselves.
+
+        Raises:
+            EnvbuilderError: one cannot be asked for, or may not be.
+        """
+        found = {}
+        for package in packages:
+            source = package.git
+            if source is not None and package.name not in self._registered:
+                pin = self.sources.dependency(source, package.name)
+                found[source] = replace(pin, version=package.version or "")
+        return found
+
+    def _foreseen(self, members: Sequence[Member]) -> list[Pin]:
+        return self.sources.foreseen(members, self._registered | left_out(members[0].entry))
 
     def _bare(self, plugin: Entry, extra: Sequence[Entry]) -> Bare:
         """A plugin's project as its align groups see it: without what they, or builds, brought to it."""
@@ -276,6 +322,8 @@ class Locker:
             EnvbuilderError: uv finds none.
         """
         draft = self.recorded(plugin)
+        foreseen = {pin.source: pin for pin in (*draft.dependencies, *self._foreseen(draft.members))}
+        draft = replace(draft, dependencies=tuple(foreseen.values()))
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._aside(plugin.name) as staging:
             self._run_uv(draft, staging, interpreter.path)
@@ -291,19 +339,25 @@ class Locker:
         interpreter = interpreters.find(self._workspace.shared, self._python(plugin), offline=self._request.offline)
         with self._staging(plugin.name) as staging:
             packages: tuple[LockedPackage, ...] = ()
-            for _ in range(len(self._registry.entries) + len(accelerators.PACKAGES) + 2):
+            draft = replace(draft, dependencies=tuple(self._foreseen(draft.members)))
+            for _ in range(len(self._registry.entries) + len(accelerators.PACKAGES) + 3):
                 self._run_uv(draft, staging, interpreter.path)
                 packages = read_lock(staging)
+                pins = self._dependencies(packages)
                 names = {package.name for package in packages}
                 found = [entry for entry in self._registry.entries if entry.name in names - {plugin.name}]
                 backends = self._find_backends(draft.members, packages)
                 # Which of torch's packages there are shows in a lock, where no metadata at hand names them.
                 torch, built = draft.torch | accelerators.PACKAGES & names, built_from_source(packages)
                 again = self.draft(plugin, found, backends, torch, built)
-                if again.text == draft.text and not self._forget_off_pin(draft, packages, staging):
+                off = list(_off(packages, pins))
+                if again.text == draft.text and not off and not self._forget_off_pin(draft, packages, staging):
                     break
-                draft = again
+                if off:  # uv would keep these commits.
+                    (staging / "uv.lock").unlink()
+                draft = replace(again, dependencies=tuple(pins.values()))
                 self._refuse_contradictions(draft)
+            draft = replace(draft, dependencies=tuple(pins.values()))
             self._prove(draft, packages)
             text = (staging / "uv.lock").read_text(encoding="utf-8")
         folder = self.folder(plugin.name)
@@ -359,8 +413,9 @@ class Locker:
         python = str(parse_toml(text, group).value["project"]["requires-python"])
         interpreter = interpreters.find(self._workspace.shared, python, offline=self._request.offline)
         pins = {item.entry.name: item.pin for item in members if item.pin}
-        ensure_objects(self.sources, list(pins.values()), offline=self._request.offline)
-        env = self.sources.git_settings(pins.values())
+        named = [*pins.values(), *self._foreseen(members)]
+        ensure_objects(self.sources, named, offline=self._request.offline)
+        env = self.sources.git_settings(named)
         with self._staging(f"group-{group}") as staging:
             locks = [self.folder(seed.name) / "uv.lock" for seed in seeds]
             known = next((lock for lock in locks if self._trusted(lock, pins)), None)
@@ -411,8 +466,8 @@ class Locker:
         old = self.folder(draft.plugin.name) / "uv.lock"
         if not (staging / "uv.lock").exists() and self._trusted(old, draft.pins):
             shutil.copyfile(old, staging / "uv.lock")
-        ensure_objects(self.sources, list(draft.pins.values()), offline=self._request.offline)
-        env = self.sources.git_settings(draft.pins.values())
+        ensure_objects(self.sources, draft.every_pin, offline=self._request.offline)
+        env = self.sources.git_settings(draft.every_pin)
         done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
         if not done.ok:
             problem = uv.explain(done, draft.plugin.name, "lock-failed", hint="")
@@ -462,13 +517,21 @@ class Locker:
                 return False
             # uv keeps the commit of a lock that it is given, also where the ref's pin is another one by now.
             packages = [each for each in read_lock(lock.parent) if each.name in pins and each.names(pins[each.name])]
-            return not list(off_pin(packages, pins))
+            return not list(off_pin(packages, pins)) and not self._keeps_old(read_lock(lock.parent))
         except (OSError, EnvbuilderError, ValueError):
             return False
+
+    def _keeps_old(self, packages: Sequence[LockedPackage]) -> bool:
+        """Whether a lock holds a git source that packages name at another commit than its pin."""
+        try:
+            return bool(list(_off(packages, self._dependencies(packages))))
+        except EnvbuilderError:
+            return True
 
     def with_pins(self, pins: Pins, draft: Draft) -> Pins:
         """The pins with those of a plugin that was locked, and with what was found out about its releases."""
         folder = self.folder(draft.plugin.name)
+        dependencies = {str(pin.source): pin for pin in draft.dependencies}
         record = LockRecord(draft.inputs, lock_digest(folder), draft.backends)
         # What a release asks for matters to the core alone.
         names = releases.candidates(draft.members, pins.releases) if self._core else set()
@@ -481,9 +544,10 @@ class Locker:
             pins,
             entries={**pins.entries, **draft.pins},
             locks={**pins.locks, draft.plugin.name: record},
-            edited=pins.edited - draft.pins.keys(),
+            edited=pins.edited - draft.pins.keys() - dependencies.keys(),
             groups={**pins.groups, **{group: self.aligner.records[group] for group in draft.plugin.align}},
             releases={**pins.releases, **found},
+            dependencies={**pins.dependencies, **dependencies},
         )
 
     @staticmethod
@@ -502,13 +566,22 @@ class Locker:
                 hint=edit_hint(draft.plugin, "no-build-isolation"),
             )
         # Another profile's lock may have pointed the clone's tag at its own pin meanwhile.
-        for name, commit, pinned in off_pin(packages, draft.pins):
+        off = [*off_pin(packages, draft.pins), *_off(packages, self._dependencies(packages))]
+        for name, commit, pinned in off:
             raise EnvbuilderError(
                 f"uv locked {name} at {commit}, but its pin is {pinned}",
                 code="lock-off-tag",
                 where=draft.plugin.where,
                 hint=f"envbuilder lock --profile {self._profile.name} --repin {draft.plugin.name}",
             )
+
+
+def _off(packages: Sequence[LockedPackage], pins: Mapping[GitSource, Pin]) -> Iterator[tuple[str, str, str]]:
+    """Packages that are not at the pin of the git source that packages name: name, where they are, where they should be."""
+    for package in packages:
+        pin = pins.get(package.git) if package.git else None
+        if pin is not None and package.name == pin.name and package.commit != pin.commit:
+            yield package.name, str(package.commit), pin.commit
 
 
 def stale_reason(folder: Path, draft: Draft, record: LockRecord | None) -> str | None:
@@ -527,5 +600,6 @@ def stale_reason(folder: Path, draft: Draft, record: LockRecord | None) -> str |
         "its generated pyproject.toml was edited": text != draft.text,
         "uv.lock was edited": record is not None and record.lock != lock,
         **{f"it holds {name} at {found}, the pin is {pinned}": True for name, found, pinned in draft.off_pin},
+        draft.off: bool(draft.off),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,17 +11,19 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.errors import ConfigError, EnvbuilderError, Problem
 from envbuilder.fs import keep_from_git, locked, sweep, unwritable
 from envbuilder.lock import pins as pins_file
 from envbuilder.lock.aligning import groups as align_groups
-from envbuilder.lock.files import pins_path, read_pins
+from envbuilder.lock.files import lock_folder, pins_path, read_lock, read_pins
 from envbuilder.lock.locker import JOBS, STAGING, Draft, Locker, Request, stale_reason
 from envbuilder.lock.project import edit_hint
+from envbuilder.lock.sources import readings
 from envbuilder.models import (
     Entry,
     GitSource,
     PathSource,
+    Pin,
     Pins,
     PluginOutcome,
     Profile,
@@ -75,8 +78,8 @@ def lock_plugins(
             if draft is not None and (updated := locker.with_pins(pins, draft)) != pins:
                 pins = updated
                 # At once: whoever is killed later keeps what is locked by now.
-                pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
-        pins_file.write(pins_path(workspace, profile), _still_known(pins, registry))
+                pins_file.write(pins_path(workspace, profile), _still_known(pins, registry, workspace, profile))
+        pins_file.write(pins_path(workspace, profile), _still_known(pins, registry, workspace, profile))
     return outcomes
 
 
@@ -99,7 +102,7 @@ def _sweep(workspace: Workspace, profile: Profile) -> None:
     sweep(folder, *folder.glob("*/"))
 
 
-def _still_known(pins: Pins, registry: Registry) -> Pins:
+def _still_known(pins: Pins, registry: Registry, workspace: Workspace, profile: Profile) -> Pins:
     entries = {entry.name: entry for entry in registry.entries}
     kinds = {name: type(entry.source) for name, entry in entries.items()}
     return replace(
@@ -108,7 +111,18 @@ def _still_known(pins: Pins, registry: Registry) -> Pins:
         locks={name: record for name, record in pins.locks.items() if name in entries and entries[name].is_plugin},
         releases={name: release for name, release in pins.releases.items() if kinds.get(name) is PypiSource},
         groups={name: record for name, record in pins.groups.items() if name in align_groups(registry)},
+        dependencies=_still_named(pins, registry, workspace, profile) if pins.dependencies else {},
     )
+
+
+def _still_named(pins: Pins, registry: Registry, workspace: Workspace, profile: Profile) -> dict[str, Pin]:
+    """The pins of sources that packages name, and that a lock holds."""
+    held: set[str] = set()
+    for plugin in registry.plugins:
+        with contextlib.suppress(ConfigError, ValueError):
+            packages = read_lock(lock_folder(workspace, profile, plugin.name))
+            held |= {str(each) for package in packages if package.git for each in readings(package.git)}
+    return {key: pin for key, pin in pins.dependencies.items() if key in held}
 
 
 def find_stale(

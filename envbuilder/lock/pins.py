@@ -50,11 +50,13 @@ def read(path: Path, shown: str) -> Pins:
             name: GroupRecord(_text(table["inputs"]), _texts(table["constraints"]))
             for name, table in tree.get("groups", {}).items()
         }
-        edited = {name for name, table in tree.get("entries", {}).items() if table.get("digest") != _digest(table)}
+        tables = {**tree.get("entries", {}), **tree.get("dependencies", {})}
+        dependencies = {name: _pin(table) for name, table in tree.get("dependencies", {}).items()}
+        edited = {name for name, table in tables.items() if table.get("digest") != _digest(table)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"not a pins file that this envbuilder wrote: {error!r}"
         raise ConfigError([Problem("config-invalid", message, where=shown, hint=hint)]) from error
-    return Pins(entries, locks, frozenset(edited), releases, groups)
+    return Pins(entries, locks, frozenset(edited), releases, groups, dependencies)
 
 
 def _ours(version: object) -> None:
@@ -110,6 +112,10 @@ def write(path: Path, pins: Pins) -> None:
     document["entries"] = {
         name: _sealed(_table(pins.entries[name]), edited=name in pins.edited) for name in sorted(pins.entries)
     }
+    if pins.dependencies:
+        document["dependencies"] = {
+            name: _sealed(_table(pin), edited=name in pins.edited) for name, pin in sorted(pins.dependencies.items())
+        }
     if pins.releases:
         tables = {name: _release_table(pins.releases[name]) for name in sorted(pins.releases)}
         document["releases"] = {name: _sealed(table, edited=False) for name, table in tables.items()}

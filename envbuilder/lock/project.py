@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from envbuilder import accelerators
 from envbuilder.compat import accepts, requested, requirement_on
 from envbuilder.config import python_specifier
-from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
+from envbuilder.models import DEFAULT_BRANCH, Entry, GitSource, Metadata, PathSource, Pin, Profile, PypiSource, Registry
 from envbuilder.uv import default_index, index_tables
 from envbuilder.variables import for_builds
 
@@ -392,23 +392,38 @@ _LOCKED_GIT = re.compile(r"(?P<url>[^?#]+)(\?(?P<query>[^#]*))?#(?P<commit>[0-9a
 class LockedPackage:
     """One package of a ``uv.lock``; `commit` for git sources, `version` None where it is dynamic.
 
-    `wheels` tells whether it has any; a package without is built.
+    `wheels` tells whether it has any; a package without is built. `hashed` tells whether the lock holds the digest of
+    every file of it.
     """
 
     name: str
     version: str | None
     source: Mapping[str, str]
     wheels: bool = False
+    hashed: bool = False
 
     @property
     def commit(self) -> str | None:
         found = _LOCKED_GIT.fullmatch(self.source.get("git", ""))
         return found["commit"] if found else None
 
+    @property
+    def git(self) -> GitSource | None:
+        """Its git source; the kind of a ref that is no full commit, and was written as a ``rev``, is not known."""
+        found = _LOCKED_GIT.fullmatch(self.source.get("git", ""))
+        return git_source(found["url"], dict(parse_qsl(found["query"] or ""))) if found else None
+
     def names(self, pin: Pin) -> bool:
         """Whether its source is the tag, commit or branch of a pin, whatever that is by now."""
         found = _LOCKED_GIT.fullmatch(self.source.get("git", ""))
         return found is not None and (pin.ref_kind, pin.ref) in parse_qsl(found["query"] or "")
+
+
+def git_source(url: str, said: Mapping[str, object]) -> GitSource:
+    """A git source as uv's tables say it: ``tag``, ``branch`` or ``rev``, else the remote's default branch."""
+    kind = next((kind for kind in ("tag", "branch", "rev") if kind in said), None)
+    ref = str(said[kind]) if kind else DEFAULT_BRANCH
+    return GitSource(url, kind or "branch", ref, str(said.get("subdirectory") or ""))
 
 
 def locked_packages(document: Mapping[str, object]) -> tuple[LockedPackage, ...]:
@@ -430,4 +445,9 @@ def _locked_package(item: Mapping[str, object]) -> LockedPackage:
     name, version, source = item["name"], item.get("version"), item["source"]
     if not isinstance(name, str) or not isinstance(version, str | None) or not isinstance(source, Mapping):
         raise TypeError(name)
-    return LockedPackage(name, version, {str(key): str(value) for key, value in source.items()}, "wheels" in item)
+    wheels, sdist = item.get("wheels"), item.get("sdist")
+    files = [*(wheels if isinstance(wheels, list) else ()), *([sdist] if isinstance(sdist, Mapping) else ())]
+    hashed = bool(files) and all("hash" in file for file in files)
+    return LockedPackage(
+        name, version, {str(key): str(value) for key, value in source.items()}, "wheels" in item, hashed
+    )

@@ -61,7 +61,7 @@ def judge(workspace: Workspace, profile: Profile, entry: Entry, registered: Coll
     checker = Checker(workspace, profile, Pins(), Question())
     if isinstance(entry.source, PypiSource):
         return _release(checker, profile, entry, entry.source)
-    listings = list_remotes(checker.sources, [entry])
+    listings = list_remotes(checker.sources, [entry.source])
     refs = next(iter(listings.values()), {})
     problems, rows = checker.check_entry(entry, listings)
     if not any(problem.severity == "error" for problem in problems):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import re
 import shlex
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,12 +21,18 @@ from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
 from envbuilder.lock import metadata, signatures
 from envbuilder.lock.backends import declared_in
+from envbuilder.lock.dependencies import Reader, around, foresee
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
 from envbuilder.lock.surroundings import Submodule, Submodules, project_file, refuse_missing_workspace
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
 from envbuilder.variables import for_builds
+
+_DIGITS = 40
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# The fewest digits that git takes for a commit.
+_ABBREVIATED = re.compile(r"[0-9a-f]{4,39}")
 
 
 class Unpinned(EnvbuilderError):  # noqa: N818 - a state, met where no network may be used
@@ -58,9 +66,10 @@ class Sources:
         offline: whether the network is out of bounds.
         frozen: whether only what is pinned already counts.
         repin: whether refs are asked for anew.
+        renewed: whether the source of a package that no entry names is, given its name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what its users differ in
         self,
         workspace: Workspace,
         profile: Profile,
@@ -69,6 +78,7 @@ class Sources:
         offline: bool = False,
         frozen: bool = False,
         repin: bool = False,
+        renewed: Callable[[str, GitSource], bool] | None = None,
     ):
         self._workspace = workspace
         self._profile = profile
@@ -77,7 +87,9 @@ class Sources:
         self._frozen = frozen
         self._repin = repin
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._renewed = renewed or (lambda _name, _source: repin)
         self._members: dict[str, Member] = {}
+        self._dependencies: dict[tuple[str, GitSource], Pin] = {}
         self._repositories: dict[str, Repository] = {}
         self._expected: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._submodules = Submodules(self.repository, offline=offline)
@@ -111,6 +123,87 @@ class Sources:
             if entry.name not in self._members:
                 self._members[entry.name] = self._resolve(entry)
             return self._members[entry.name]
+
+    def dependency(self, source: GitSource, name: str) -> Pin:
+        """The pin of a git source that a package names itself.
+
+        Args:
+            source: as a lock or a requirement says it; where that leaves open of what kind its ref is, the pin tells.
+            name: the distribution.
+
+        Raises:
+            TagError: its ref is not at the remote.
+            RemoteError: the remote cannot be reached.
+            MetadataError: one of its submodules is not to be had, or a link in it leaves it.
+            Unpinned: it would have to be asked for, and may not be.
+        """
+        with self._guards[source.url]:
+            key = (name, source)
+            if key not in self._dependencies:
+                self._dependencies[key] = self._dependency(source, name)
+            return self._dependencies[key]
+
+    def pinned_dependency(self, source: GitSource) -> Pin | None:
+        """The pin of such a source as `lock` wrote it; None where there is none."""
+        pins = (self._pins.dependencies.get(str(each)) for each in readings(source))
+        return next((pin for pin in pins if pin and str(pin.source) not in self._pins.edited), None)
+
+    def _dependency(self, source: GitSource, name: str) -> Pin:
+        old = self.pinned_dependency(source)
+        if old is not None and (self._frozen or not self._renewed(name, source)):
+            return old
+        if self._frozen:
+            raise Unpinned(f"pins.toml does not hold {name} ({source})", hint=self._lock_hint())
+        if reason := refused_here(source, self._profile, self._workspace):
+            raise SourceError(reason, where=source.url, hint=self._lock_hint())
+        repository = self.repository(source.url)
+        named, found = self._named(source, repository, renewed=self._renewed(name, source))
+        self._submodules.prove(repository, found.commit, named)
+        return Pin(
+            url=named.url,
+            ref_kind=named.ref_kind,
+            ref=named.ref,
+            subdirectory=named.subdirectory,
+            tag_object=found.object,
+            commit=found.commit,
+            tree=found.tree,
+            name=name,
+            version="",
+            signature=self._signature(repository, named.ref_kind, named.ref, found.object),
+        )
+
+    def _named(self, source: GitSource, repository: Repository, *, renewed: bool) -> tuple[GitSource, Resolved]:
+        """A source whose kind of ref is settled, and what it names."""
+        *others, last = readings(source)
+        for each in others:
+            with contextlib.suppress(TagError, Unpinned):
+                return each, self._found(each, repository, source.url, renewed=renewed)
+        if len(last.ref) < _DIGITS and last.ref_kind == "rev":
+            found = repository.resolve("rev", last.ref) if self._offline else repository.fetch_abbreviated(last.ref)
+            if found is None:
+                hint = f"git ls-remote {shlex.quote(repository.remote)}"
+                raise TagError(f"{source.url} has no single commit {last.ref}", where=source.url, hint=hint)
+            return last, found
+        return last, self._found(last, repository, source.url, renewed=renewed)
+
+    def texts(self, pin: Pin) -> list[str]:
+        """The ``pyproject.toml`` of a pinned package and of the folders around it, from the innermost; those there are.
+
+        Raises:
+            OddFileError: one cannot be read.
+        """
+        repository = self.repository(pin.url)
+        return [text for file in around(pin.subdirectory) if (text := repository.read(pin.commit, file)) is not None]
+
+    def foreseen(self, members: Sequence[Member], registered: Collection[str]) -> list[Pin]:
+        """The pins of the git sources that a closure's packages name, as far as metadata tells."""
+
+        def declared(pin: Pin) -> Metadata:
+            found = self.static(self.repository(pin.url), pin.commit, pin.source)
+            return found if found.dependencies is not None else self.declared(pin.commit, pin.source, {})
+
+        reader = Reader(self.texts, self._project_text, self.dependency, declared)
+        return foresee(members, registered, reader)
 
     def bring(self, pin: Pin, *, offline: bool) -> bool:
         """Bring a pinned commit into its clone, and with it all that is pinned of its repository; whether it is there.
@@ -194,7 +287,7 @@ class Sources:
             text = f"the pin of {entry.name} was edited" if edited else f"{source} is not what pins.toml holds"
             raise Unpinned(text, where=entry.where, hint=self._lock_hint())
         repository = self.repository(source.url)
-        found = self._found(entry, source, repository)
+        found = self._found(source, repository, entry.at("source"), renewed=self._repin)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
         self._submodules.prove(repository, found.commit, source)
@@ -259,10 +352,9 @@ class Sources:
             return pin
         return replace(pin, signature=self._signature(repository, pin.ref_kind, pin.ref, pin.tag_object))
 
-    def _found(self, entry: Entry, source: GitSource, repository: Repository) -> Resolved:
-        if (known := self._known_elsewhere(source)) and repository.ensure(
-            source.ref_kind, source.ref, known.commit, offline=self._offline
-        ):
+    def _found(self, source: GitSource, repository: Repository, where: str, *, renewed: bool) -> Resolved:
+        known = None if renewed else self._known_elsewhere(source)
+        if known and repository.ensure(source.ref_kind, source.ref, known.commit, offline=self._offline):
             return Resolved(known.tag_object, known.commit, known.tree)
         wanted = (source.ref_kind, source.ref)
         found = repository.resolve(*wanted) if self._offline else self._fetch(repository, wanted)
@@ -273,7 +365,7 @@ class Sources:
             refs = {} if source.ref_kind == "rev" else repository.remote_refs()
             raise TagError(
                 f"{source.url} has no {source.ref_kind} {source.ref!r}{nearest(source.ref, refs, place)}",
-                where=entry.at("source"),
+                where=where,
                 hint=f"git ls-remote --{place} {shlex.quote(repository.remote)}",
             )
         return found
@@ -295,8 +387,9 @@ class Sources:
     def _known_elsewhere(self, source: GitSource) -> Pin | None:
         # Two packages of one repository at one tag are two views of one commit, whenever each was locked.
         place = (source.url, source.ref_kind, source.ref)
-        pins = (pin for name, pin in self._pins.entries.items() if name not in self._pins.edited)
-        return None if self._repin else next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
+        known = {**self._pins.entries, **self._pins.dependencies}
+        pins = (pin for name, pin in known.items() if name not in self._pins.edited)
+        return next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
 
     def declared(self, commit: str, source: GitSource, env: Mapping[str, str]) -> Metadata:
         """What the package at a commit declares, by a build with its entry's variables where only that tells.
@@ -354,6 +447,14 @@ class Sources:
 
     def _lock_hint(self) -> str:
         return f"envbuilder lock --profile {self._profile.name}"
+
+
+def readings(source: GitSource) -> list[GitSource]:
+    """A source with each kind of ref that its own may be: a requirement does not tell tags, branches and commits apart."""
+    if source.ref_kind != "rev" or COMMIT.fullmatch(source.ref):
+        return [source]
+    kinds = ["tag", "branch", *(["rev"] if _ABBREVIATED.fullmatch(source.ref) else [])]
+    return [replace(source, ref_kind=kind) for kind in kinds]
 
 
 def index_settings(profile: Profile, scratch: Path) -> dict[str, str]:

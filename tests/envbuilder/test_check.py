@@ -445,7 +445,7 @@ def test_a_library_that_no_entry_names_may_diverge_too(workshop: Workshop, same:
     """What packages take from git by themselves is held to one commit for one tag; two tags are two wishes."""
     first = workshop.release("helper", "v0.1.0")
     tags = {"alpha": "v0.1.0", "beta": "v0.1.0" if same else "v0.2.0"}
-    second = workshop.release("helper", "v0.2.0", code="x = 1")
+    second = workshop.release("helper", "v0.2.0", version="0.1.0" if same else "0.2.0", code="x = 1")
     head = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
     for name, tag in tags.items():
         project = (
@@ -461,7 +461,14 @@ def test_a_library_that_no_entry_names_may_diverge_too(workshop: Workshop, same:
     if not same:
         assert check(workshop) == []
         return
-    found = only(workshop)
+    # The pin holds until it is asked for anew.
+    assert check(workshop) == [("alpha", "tag-moved"), ("beta", "tag-moved")]
+    assert workshop.within("lock", "-q", "--repin", "beta", env=env).status == 0
+    off, stale, found = problems(workshop.within("check", "--format", "json"))
+    assert [(each["code"], each["entry"]) for each in (off, stale)] == [
+        ("lock-off-tag", "alpha"),
+        ("lock-stale", "alpha"),
+    ]
     assert (found["code"], found["entry"]) == ("sibling-divergent", "helper")
     url = "https://git.example.org/helper.git?tag=v0.1.0"
     assert found["message"] == f"helper ({url}) is at {first} in alpha; {second} in beta"

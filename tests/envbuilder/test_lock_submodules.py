@@ -144,3 +144,47 @@ def test_links_out_of_a_submodule_are_refused(workshop: Workshop) -> None:
         workshop.git("-C", str(place), "commit", "--quiet", "--message", target)
         workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
         assert workshop.within("lock", "--repin", "--format", "json").codes == codes
+
+
+@pytest.mark.parametrize("form", ["{}.git", "{}", "{}.bundle"])
+def test_mirrors_serve_entries_requirements_and_submodules_alike(workshop: Workshop, form: str) -> None:
+    """`<name>.git`, `<name>` and `<name>.bundle` are found for all three, by lock, check, build and bundles."""
+    workshop.release("dep", "v0.2.0", version="0.2.0")
+    workshop.release("lib", "v0.1.0", dependencies=("dep @ git+https://git.example.org/dep.git@v0.2.0",))
+    with_submodule(workshop, "../sub.git")
+    place = workshop.remotes / "alpha.git"
+    for where in ("pyproject.toml", "backend/project.json"):
+        text = (place / where).read_text()
+        need = '["lib @ git+https://git.example.org/lib.git@v0.1.0"]'
+        (place / where).write_text(
+            text.replace("dependencies = []", f"dependencies = {need}").replace(
+                '"dependencies": []', f'"dependencies": {need}'
+            )
+        )
+    workshop.git("-C", str(place), "commit", "--quiet", "--all", "--message", "three")
+    workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
+    for name in ("alpha", "lib", "dep", "sub"):
+        serve(workshop, name, form)
+    env = {"UV_CACHE_DIR": str(workshop.root / "cache")}
+    locked = workshop.within("lock", env=env)
+    assert locked.status == 0, locked.err
+    assert workshop.within("check", "--format", "json", env=env).codes == []
+    # Another machine: nothing but the locks and the mirrors.
+    shutil.rmtree(workshop.work / ".envbuilder")
+    env = {"UV_CACHE_DIR": str(workshop.root / "second")}
+    built = workshop.within("build", env=env)
+    assert built.status == 0, built.err
+    file = str(workshop.root / "all.bundle")
+    made = workshop.within("bundle", "create", file, env=env)
+    assert made.status == 0, made.err
+
+
+def serve(workshop: Workshop, name: str, form: str) -> None:
+    """Have a remote only under another kind of name."""
+    remote: Path = workshop.remotes / f"{name}.git"
+    target = workshop.remotes / form.format(name)
+    if form.endswith(".bundle"):
+        workshop.git("-C", str(remote), "bundle", "create", "--quiet", str(target), "--all")
+        remote.rename(workshop.root / f"away-{name}")
+    else:
+        remote.rename(target)
