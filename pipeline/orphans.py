@@ -12,16 +12,14 @@ processes. So whatever carries the mark of a runner that is gone is left over, a
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
 # Every process of an attempt has them, unless it emptied its environment: ``<run>/<attempt>``, and the mark.
 WORKER = "ENVBUILDER_WORKER"
@@ -30,12 +28,17 @@ MARK = "ENVBUILDER_MARK"
 _PATIENCE_S = 60.0
 # Who forks and ends in the middle of a look is seen under neither of its two ids: a look during which anybody went
 # proves little, and so many of them in a row are taken for proof.
-_INCONCLUSIVE_LOOKS = 100
+_UNSURE_LOOKS = 100
 # Every run looks for what others left; nobody is just ending that, and so it seldom runs away.
 _LOOKS_FOR_LEFT = 10
 # One look may still miss a child whose id is lower than its parent's; two in a row do not.
-_CONCLUSIVE_LOOKS = 2
+_SURE_LOOKS = 2
 _PAUSE_S = 0.005
+_BLOCK = 1 << 16
+# PF_KTHREAD, from linux/sched.h.
+_KERNEL_THREAD = 0x00200000
+# More than a line of the table of limits.
+_LINE = 100
 
 # A mark, from its highest bit: a sign that it is one, the runner's namespace, process id and start, and a count.
 _SIGN, _NAMESPACE_BITS, _RUNNER_BITS, _START_BITS, _COUNT_BITS = 0b10110, 12, 22, 12, 11
@@ -92,50 +95,106 @@ def _namespace(process: str) -> int:
 def _start(process: int) -> int | None:
     """When a living process was started, as far as a mark has room for it; None where it has ended."""
     try:
-        words = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        words = _stat(process)
     except OSError:
         return None
+    return None if _is_zombie(words) else int(words[19]) % (1 << _START_BITS)
+
+
+def _stat(process: int | str) -> list[bytes]:
+    return _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+
+
+def _is_zombie(words: Sequence[bytes]) -> bool:
     # A thread may live on where the first one has ended.
-    has_ended = words[0] in {b"Z", b"X"} and int(words[17]) <= 1
-    return None if has_ended else int(words[19]) % (1 << _START_BITS)
+    return words[0] in {b"Z", b"X"} and int(words[17]) <= 1
+
+
+def _read(path: str) -> bytes:
+    """A file of the kernel's; by hand, for hundreds are read at a time."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = b""
+        while block := os.read(descriptor, _BLOCK):
+            found += block
+        return found
+    finally:
+        os.close(descriptor)
 
 
 def _marks(process: str) -> set[int]:
     """The marks that a process carries: as a limit, and in its environment; both where one runner runs another."""
     found = set()
-    for line in Path(f"/proc/{process}/limits").read_bytes().splitlines():
-        if line.startswith(b"Max file locks"):
-            found.add(line.split()[4])
-    with contextlib.suppress(PermissionError):  # Not ours to read; the limits are everybody's.
-        head = f"{MARK}=".encode()
+    limits = _read(f"/proc/{process}/limits")
+    place = limits.find(b"Max file locks")
+    if place >= 0:
+        found.add(limits[place : place + _LINE].split()[4])
+    head = f"{MARK}=".encode()
+    try:
         found |= {word[len(head) :] for word in _environ(process) if word.startswith(head)}
+    except OSError as error:  # Not ours to read; or it is just ending, and its memory went first.
+        if not isinstance(error, PermissionError) and not any(map(bytes.isdigit, found)):
+            raise
     return {int(word) for word in found if word.isdigit()}
 
 
 def _environ(process: str) -> list[bytes]:
-    return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return _read(f"/proc/{process}/environ").split(b"\0")
 
 
-def _look(is_meant: Callable[[str], bool]) -> tuple[tuple[int, ...], bool]:
-    """Living processes that are meant, and whether nobody can have been missed."""
-    found = []
-    conclusive = True
-    for name in os.listdir("/proc"):  # noqa: PTH208 - quick, for those who are in a hurry to get away
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                if is_meant(name) and _start(int(name)) is not None:
-                    found.append(int(name))
-            except PermissionError:
-                continue  # Not ours to read, and so none of ours.
-            except OSError:
-                conclusive = False
-    return tuple(found), conclusive
+class _Look:
+    """Looks at all processes, time and again.
+
+    Args:
+        is_meant: tells by a process's id whether it is looked for.
+
+    Attributes:
+        found: living processes that are meant, as last seen.
+        is_sure: whether none can have been missed in the last look.
+    """
+
+    def __init__(self, is_meant: Callable[[str], bool]) -> None:
+        self._is_meant = is_meant
+        self._dead: set[str] = set()
+        self.found: tuple[int, ...] = ()
+        self.is_sure = True
+
+    def again(self) -> tuple[int, ...]:
+        """Look once more."""
+        found = []
+        self.is_sure = True
+        for name in os.listdir("/proc"):  # noqa: PTH208 - quick, for those who are in a hurry to get away
+            if name.isdigit() and int(name) != os.getpid():
+                try:
+                    if self._is_meant(name) and not self._has_ended(name):
+                        found.append(int(name))
+                except PermissionError:
+                    continue  # Not ours to read, and so none of ours.
+                except OSError:
+                    self._has_ended(name)
+        self.found = tuple(found)
+        return self.found
+
+    def _has_ended(self, name: str) -> bool:
+        """Whether a process has ended; who does so during a look may have left a child that it does not show."""
+        try:
+            words = _stat(name)
+        except OSError:
+            self.is_sure = False
+            return True
+        if int(words[6]) & _KERNEL_THREAD:
+            return True
+        is_dead = _is_zombie(words)
+        self.is_sure = self.is_sure and name in self._dead
+        if is_dead:
+            self._dead.add(name)
+        return is_dead
 
 
 def find(run: str) -> tuple[int, ...]:
     """Living processes of a run, by its name in their environment."""
     word = f"{WORKER}={run}/".encode()
-    return _look(lambda process: any(each.startswith(word) for each in _environ(process)))[0]
+    return _Look(lambda process: any(each.startswith(word) for each in _environ(process))).again()
 
 
 def end(marks: Collection[int]) -> tuple[int, ...]:
@@ -161,18 +220,18 @@ def end_left() -> tuple[tuple[int, ...], tuple[int, ...]]:
     return _end(lambda process: any(map(is_left, _marks(process))), looks=_LOOKS_FOR_LEFT)
 
 
-def _end(is_meant: Callable[[str], bool], looks: int = _INCONCLUSIVE_LOOKS) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _end(is_meant: Callable[[str], bool], looks: int = _UNSURE_LOOKS) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Kill all that is meant, until nobody is left or a minute is over: what was there, and what still is."""
     deadline = time.monotonic() + _PATIENCE_S
+    look = _Look(is_meant)
     met: dict[int, None] = {}
     others: set[int] = set()
     sure = unsure = 0
     while time.monotonic() < deadline:
-        found, conclusive = _look(is_meant)
-        left = [process for process in found if process not in others]
-        sure = sure + 1 if conclusive and not left else 0
+        left = [process for process in look.again() if process not in others]
+        sure = sure + 1 if look.is_sure and not left else 0
         unsure = 0 if left else unsure + 1
-        if sure >= _CONCLUSIVE_LOOKS or unsure >= looks:
+        if sure >= _SURE_LOOKS or unsure >= looks:
             return tuple(met), ()
         for process in left:
             met[process] = None
@@ -182,7 +241,6 @@ def _end(is_meant: Callable[[str], bool], looks: int = _INCONCLUSIVE_LOOKS) -> t
                 continue
             except PermissionError:  # Another person's; theirs to end.
                 others.add(process)
-        if left or not conclusive:
+        if left or not look.is_sure:
             time.sleep(_PAUSE_S)
-    found, _ = _look(is_meant)
-    return tuple(met), tuple(process for process in found if process not in others)
+    return tuple(met), tuple(process for process in look.again() if process not in others)
