@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from envbuilder import __version__, accelerators, gpus, process, uv
+from envbuilder import __version__, accelerators, caches, gpus, process, uv
 from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem
@@ -26,7 +26,7 @@ from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import LockedPackage, edit_hint
 from envbuilder.lock.sources import Sources, ensure_objects
 from envbuilder.models import Entry, Interpreter, PathSource, Pin, PluginOutcome, Profile, Registry, Workspace
-from envbuilder.store import provided, records, stamps
+from envbuilder.store import provided, records, stamps, writers
 from envbuilder.store.bytecode import Bytecode
 from envbuilder.store.choices import Choices
 from envbuilder.store.environments import Store
@@ -39,6 +39,8 @@ from envbuilder.threads import at_once
 
 # Measured: linking is bound by the file system; more than two at once gain nothing on two cores.
 _JOBS = 2
+# Times of files come from a clock that may be a tick behind.
+_CLOCK_NS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Builder:
         self.store = Store(workspace.shared)
         self.generations = Generations(workspace.own, profile.name, self.store.folder)
         self.built: dict[str, Built] = {}
+        # When the import of each began, as the clock of files tells it.
+        self._proved_at: dict[str, int] = {}
 
     def build(
         self,
@@ -362,7 +366,9 @@ class Builder:
         stamp = stamp_of(recipe.staging / "bin" / "python")
         lacking = bytecode.seed(self.store.pycache(key), recipe.staging, files)
         if self._profile.compile_bytecode and lacking:
-            env = worker_environment(recipe.staging, self.store.pycache(key), draft.plugin.env)
+            env = worker_environment(
+                recipe.staging, self.store.pycache(key), draft.plugin.env, self.store.compiled(draft.plugin.name, key)
+            )
             bytecode.compile(recipe.staging / "bin" / "python", lacking, env)
         self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
         bytecode.publish()
@@ -395,6 +401,7 @@ class Builder:
         before = synced(recipe)
         bytecode = Bytecode.of(self.store.shared, key, recipe.interpreter, trusting=not mend)
         files, wrong = self._inspect(draft, recipe, before, bytecode)
+        self._refuse_written(draft.plugin, recipe.staging, wrong)
         if wrong and not self._offline:
             # What is wrong in a fresh environment is wrong in uv's cache, which hard links share.
             suspects = records.suspects(recipe.staging, wrong)
@@ -402,12 +409,31 @@ class Builder:
             before = synced(recipe)
             bytecode = replace(bytecode, trusting=False)
             files, wrong = self._inspect(draft, recipe, before, bytecode)
+            self._refuse_written(draft.plugin, recipe.staging, wrong)
         if wrong:
             text = "; ".join(map(str, wrong[:5])) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             hint = f"uv cache clean && envbuilder build --profile {self._profile.name} {draft.plugin.name}"
             message = f"the new environment is not whole: {text}"
             raise EnvbuilderError(message, code="environment-damaged", where=draft.plugin.where, hint=hint)
         return files, bytecode
+
+    def _refuse_written(self, plugin: Entry, staging: Path, wrong: Sequence[records.Wrong]) -> None:
+        """Refuse an environment that is wrong in nothing but what was written into it while it was proved.
+
+        uv's cache has no part in that, unless a file that it shares was changed in place: that is its to mend.
+
+        Raises:
+            EnvbuilderError: that is so.
+        """
+        strays = [each.path for each in wrong if each.package is None and each.path]
+        if not strays or len(strays) < len(wrong) or not self._proved_at:
+            return
+        if any(_changed_ns(staging / name) < self._proved_at.get(staging.name, 0) for name in strays):
+            return
+        found = writers.writers(staging, strays)
+        message = f"importing {plugin.entry} wrote into the environment, which is sealed: {writers.told(found)}"
+        hint = f"{edit_hint(plugin, 'env')}  # {found[0].remedy}"
+        raise EnvbuilderError(message, code="environment-written", where=plugin.at("env"), hint=hint)
 
     def _inspect(
         self, draft: Draft, recipe: Recipe, before: Collection[str], bytecode: Bytecode
@@ -434,7 +460,10 @@ class Builder:
     def _import(self, plugin: Entry, staging: Path, bytecode: Bytecode) -> EnvbuilderError | None:
         if plugin.entry is None:
             return None
-        env = worker_environment(staging, self.store.pycache(staging.name), plugin.env)
+        env = worker_environment(
+            staging, self.store.pycache(staging.name), plugin.env, self.store.compiled(plugin.name, staging.name)
+        )
+        self._proved_at[staging.name] = time.time_ns() - _CLOCK_NS
         proof = bytecode.prove(staging / "bin" / "python", plugin.entry, env)
         if proof.failure is None:
             return None
@@ -443,6 +472,13 @@ class Builder:
         write_atomically(log, f"{proof.done.stderr.rstrip()}\n{proof.failure}\n".lstrip())
         show = f"cat {self._workspace.show(log)}"
         return EnvbuilderError(message, code="plugin-import-failed", where=plugin.where, hint=show)
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.lstat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 class _Machine:
@@ -517,9 +553,17 @@ def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[reco
     return wrong
 
 
-def worker_environment(environment: Path, pycache: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a program inside an environment: its scripts first, its bytecode beside it, nothing leaking in."""
+def worker_environment(environment: Path, pycache: Path, extra: Mapping[str, str], compiled: Path) -> dict[str, str]:
+    """The variables for a program inside an environment: its scripts first, nothing leaking in.
+
+    Args:
+        environment: the virtual environment.
+        pycache: where its bytecode goes.
+        extra: variables of the entry; they stand above all others.
+        compiled: where its packages keep what else they compile, unless a person's own variables say so already.
+    """
     own = {
+        **caches.variables(compiled, os.environ),
         "VIRTUAL_ENV": str(environment),
         "PATH": os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)]),
         "PYTHONPYCACHEPREFIX": str(pycache),

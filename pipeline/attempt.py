@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envbuilder import caches
 from envbuilder.process import clean_environment
 from pipeline import orphans
 from pipeline.layout import CONTEXT_NAME, write_context
@@ -321,6 +322,7 @@ def _variables(request: AttemptRequest, mark: int) -> dict[str, str]:
     bytecode = {"PYTHONPYCACHEPREFIX": str(environment.pycache)} if environment.pycache else {}
     return {
         **base,
+        **caches.variables(environment.cache_dir / "compiled" / environment.key, base),
         **bytecode,
         "PYTHONNOUSERSITE": "1",
         "PYTHONHASHSEED": str(request.job.get("seed", 0)),

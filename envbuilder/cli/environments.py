@@ -261,12 +261,14 @@ def path(settings: Settings, plugin: str) -> Outcome:
 @common
 def execute(settings: Settings, plugin: str, command: tuple[str, ...]) -> Outcome:
     """Run a command inside a plugin's environment: envbuilder exec PLUGIN -- python -c '…'."""
-    from envbuilder import process
+    from envbuilder import caches, process
     from envbuilder.build import worker_environment
 
     here = settings.open()
     built = _ready(settings, here, plugin)
     inside = built.path / "bin" / command[0]
     program = str(inside) if "/" not in command[0] and inside.exists() else command[0]
-    process.replace([program, *command[1:]], worker_environment(built.path, built.pycache, built.plugin.env))
+    compiled = caches.folder(here.workspace.shared, plugin, built.key)
+    env = worker_environment(built.path, built.pycache, built.plugin.env, compiled)
+    process.replace([program, *command[1:]], env)
     raise AssertionError("not reached: the process has become the command")

@@ -113,7 +113,7 @@ def examine(here: Open, keys: Mapping[str, str], *, full: bool, found: Found | N
         full: whether to read every byte.
         found: findings by key, where environments have been looked at already.
     """
-    from envbuilder.store import verify
+    from envbuilder.store import verify, writers
     from envbuilder.store.environments import Store
 
     store = Store(here.workspace.shared)
@@ -125,9 +125,16 @@ def examine(here: Open, keys: Mapping[str, str], *, full: bool, found: Found | N
         sharing = store.sharing(key, [each.path for each in findings if each.kind in {"changed", "content"}])
         hint = f"envbuilder verify --repair --profile {here.profile.name} {name}"
         where = here.workspace.show(store.path(key))
+        # What came after the seal into a package's own folder was most likely written by it, and would be again.
+        written = [each.path for each in findings if each.kind == "stray"]
+        by = writers.writers(store.path(key), written)
+        wrote = {name: each for each in by for name in each.files}
         for finding in findings:
             also = sharing.get(finding.path)
             message = f"{finding}{f'; shared with {chr(44).join(also)}' if also else ''}"
+            writer = next((each for path, each in wrote.items() if f"{path}/".startswith(f"{finding.path}/")), None)
+            if finding.kind == "stray" and writer is not None and writer.owners:
+                message += f"; written by {writer}; {writer.remedy}"
             problems.append(Problem(f"environment-{finding.kind}", message, name, where, hint))
     return problems
 

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from envbuilder import caches
 from envbuilder.errors import ToolError
 from envbuilder.fs import durable, exchange, held_by_nobody, listed, locked, sync_folder, unwritable
 from envbuilder.store import records, seals, verify
@@ -60,6 +61,10 @@ class Store:
         """Where its interpreter puts bytecode, so that nothing writes into the environment."""
         return self.shared / "pycache" / key
 
+    def compiled(self, plugin: str, key: str) -> Path:
+        """Where its packages keep what they compile, other than bytecode."""
+        return caches.folder(self.shared, plugin, key)
+
     def lock_path(self, key: str) -> Path:
         """The file whose lock a builder of that key holds."""
         return self.shared / "locks" / f"env-{key}"
@@ -98,7 +103,8 @@ class Store:
         for folder in (self.folder / ".staging" / key, *self.shared.glob(f"bytecode/*/.new/{key}")):
             shutil.rmtree(folder, ignore_errors=True)
         if not self.path(key).exists():
-            shutil.rmtree(self.pycache(key), ignore_errors=True)
+            for folder in (self.pycache(key), *self.shared.glob(f"cache/*/compiled/{key}")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what killed builds left behind; what a running neighbour is making stays."""
@@ -223,7 +229,8 @@ class Store:
                 self.list_path(key).unlink(missing_ok=True)
                 if self.path(key).exists():
                     self.discard(key)
-                shutil.rmtree(self.pycache(key), ignore_errors=True)
+                for folder in (self.pycache(key), *self.shared.glob(f"cache/*/compiled/{key}")):
+                    shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise unwritable(self.path(key), error) from error
 

@@ -20,10 +20,17 @@ _INSTALLERS = frozenset({"RECORD", "REQUESTED", "INSTALLER", "uv_build.json", "u
 
 @dataclass(frozen=True)
 class Wrong:
-    """One thing in a fresh environment that should not be so; `package` is the distribution it is about, if any."""
+    """One thing in a fresh environment that should not be so.
+
+    Attributes:
+        package: the distribution it is about, if any.
+        text: what is wrong.
+        path: the file, from the environment's root, where it is one.
+    """
 
     package: str | None
     text: str
+    path: str = ""
 
     def __str__(self) -> str:
         return f"{self.package}: {self.text}" if self.package else self.text
@@ -73,10 +80,10 @@ def findings(environment: Path, files: Mapping[str, Facts], before: Collection[s
             name = posixpath.normpath(posixpath.join(packages, row[0]))
             recorded.add(name)
             if difference := _difference(name, row, files):
-                yield Wrong(package, f"{row[0]} {difference}")
+                yield Wrong(package, f"{row[0]} {difference}", name)
     for name, facts in files.items():
         if (facts.is_file or facts.content) and name not in recorded and posixpath.basename(name) not in _INSTALLERS:
-            yield Wrong(None, f"{name} is in no package's RECORD")
+            yield Wrong(None, f"{name} is in no package's RECORD", name)
 
 
 def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | None:
@@ -95,6 +102,11 @@ def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | 
 def distributions(environment: Path) -> dict[str, str]:
     """The installed distributions, normalised name to version, by the names of their dist-info folders."""
     return dict(_split(info.name) for info in site_packages(environment).glob("*.dist-info"))
+
+
+def distribution_of(info: str) -> str:
+    """The distribution's normalised name, by the name of its dist-info folder."""
+    return _split(info)[0]
 
 
 def _split(info: str) -> tuple[str, str]:

@@ -176,7 +176,7 @@ class Tester:
             hint = f"uv add --project {self._workspace.show(package)} --group dev pytest"
             message = "its environment has no pytest: no test group asks for one"
             raise UsageError(message, code="no-pytest", where=self._workspace.show(package), hint=hint)
-        env = worker_environment(environment, blank.log.parent / "bytecode", entry.env)
+        env = worker_environment(environment, blank.log.parent / "bytecode", entry.env, blank.log.parent / "compiled")
         ran = self._pytest([program], blank, cwd=package, env=env)
         return self._judged(replace(blank, python=interpreter.version), ran)
 
@@ -187,7 +187,7 @@ class Tester:
         _leave_out_code(tree, built)
         support = self._support(entry, built, tree, blank)
         words: list[str | Path] = [built.python, "-c", _BESIDE, site_packages(support)]
-        env = worker_environment(built.path, place / "bytecode", entry.env)
+        env = worker_environment(built.path, place / "bytecode", entry.env, place / "compiled")
         tested = self._judged(blank, self._pytest(words, blank, cwd=tree, env=env))
         if findings := verify.find(self._store, [built.key], full=False)[built.key]:
             problem = Problem(
