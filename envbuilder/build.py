@@ -17,16 +17,18 @@ from packaging.version import Version
 from envbuilder import __version__, accelerators, caches, gpus, process, uv
 from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
-from envbuilder.errors import EnvbuilderError, Problem
+from envbuilder.errors import BuildError, EnvbuilderError, Problem
 from envbuilder.fs import keep_from_git, locked, write_atomically
-from envbuilder.lock.files import lock_digest, lock_folder, read_lock, read_pins
+from envbuilder.lock import owners
+from envbuilder.lock.files import lock_digest, lock_folder, lock_text, read_lock, read_pins
+from envbuilder.lock.graph import parse as parse_graph
 from envbuilder.lock.locker import Draft
 from envbuilder.lock.locking import find_stale
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import LockedPackage, edit_hint
 from envbuilder.lock.sources import Sources, ensure_objects
 from envbuilder.models import Entry, Interpreter, PathSource, Pin, PluginOutcome, Profile, Registry, Workspace
-from envbuilder.store import provided, records, stamps, writers
+from envbuilder.store import clashes, provided, records, stamps, writers
 from envbuilder.store.bytecode import Bytecode
 from envbuilder.store.choices import Choices
 from envbuilder.store.environments import Store
@@ -95,6 +97,7 @@ class Builder:
         self._choices = Choices(workspace.own, profile.name)
         self._machine = _Machine()
         self._base_folders: set[Path] = set()
+        self._clashes: dict[str, tuple[Problem, ...]] = {}
         self.store = Store(workspace.shared)
         self.generations = Generations(workspace.own, profile.name, self.store.folder)
         self.built: dict[str, Built] = {}
@@ -218,6 +221,9 @@ class Builder:
         return PluginOutcome(plugin.name, state, time.monotonic() - start, detail, notes)
 
     def _notes(self, built: Built) -> tuple[Problem, ...]:
+        return (*self._clashes.get(built.plugin.name, ()), *self._driver_notes(built))
+
+    def _driver_notes(self, built: Built) -> tuple[Problem, ...]:
         if built.torch is None or (self._machine.driver() is None and not accelerators.cuda(built.torch)):
             return ()
         if self._machine.driver() is not None:
@@ -438,16 +444,36 @@ class Builder:
     def _inspect(
         self, draft: Draft, recipe: Recipe, before: Collection[str], bytecode: Bytecode
     ) -> tuple[dict[str, Facts], list[records.Wrong]]:
+        shared = self._refuse_clashes(draft, recipe)
         if wanted := draft.plugin.provided:
             installed = records.distributions(recipe.staging)
             provided.prove(recipe.staging, wanted, installed, draft.plugin.at("provided"))
         failure = self._import(draft.plugin, recipe.staging, bytecode)
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
-        files, wrong = self.store.survey(recipe.staging, before, trusting=bytecode.trusting)
+        files, wrong = self.store.survey(recipe.staging, before, shared=shared, trusting=bytecode.trusting)
         wrong += _off_lock(recipe.staging, self._of_backend(read_lock(recipe.project), recipe.extra))
         if failure is not None and not wrong:
             raise failure
         return files, wrong
+
+    def _refuse_clashes(self, draft: Draft, recipe: Recipe) -> Collection[str]:
+        """Return the files of several distributions that change nothing, whichever of them comes last.
+
+        Raises:
+            SeveralProblems: two distributions install different files of the same names.
+        """
+        found = clashes.find(recipe.staging)
+        if not found:
+            return ()
+        shown = self._workspace.show(lock_folder(self._workspace, self._profile, draft.plugin.name) / "uv.lock")
+        graph = parse_graph(lock_text(recipe.project, shown), shown)
+        told = [owners.explain(graph, draft.plugin, draft.members, clash.owners, clash.files) for clash in found]
+        program = draft.plugin.command[0] if draft.plugin.command else ""
+        fatal = [clashes.matters(clash, program) for clash in found]
+        if any(fatal):
+            raise BuildError([problem for problem, is_fatal in zip(told, fatal, strict=True) if is_fatal])
+        self._clashes[draft.plugin.name] = tuple(replace(problem, severity="warning") for problem in told)
+        return {file for clash in found for file in clash.files}
 
     def _of_backend(self, packages: Sequence[LockedPackage], backend: str | None) -> list[LockedPackage]:
         """What of a lock is for one torch backend."""

@@ -131,13 +131,14 @@ class Store:
         return verify.glance(self.path(key), self.seal(key))
 
     def survey(
-        self, staging: Path, before: Collection[str], *, trusting: bool
+        self, staging: Path, before: Collection[str], *, shared: Collection[str] = (), trusting: bool
     ) -> tuple[dict[str, seals.Facts], list[records.Wrong]]:
         """Everything in a finished environment, and how it differs from its packages' RECORDs.
 
         Args:
             staging: the environment.
             before: what was in it before packages were installed.
+            shared: files of several distributions, which may have the bytes of any of them.
             trusting: whether digests remembered by inode count, or every byte is read.
 
         Raises:
@@ -146,7 +147,7 @@ class Store:
         try:
             with Digests(self.digests, fresh=not trusting) as digests:
                 files = seals.survey(staging, digests)
-            return files, list(records.findings(staging, files, before))
+            return files, list(records.findings(staging, files, before, shared))
         except OSError as error:
             raise unwritable(staging, error) from error
 

@@ -54,13 +54,16 @@ def site_packages(environment: Path) -> Path:
     return found[0]
 
 
-def findings(environment: Path, files: Mapping[str, Facts], before: Collection[str]) -> Iterator[Wrong]:
+def findings(
+    environment: Path, files: Mapping[str, Facts], before: Collection[str], shared: Collection[str] = ()
+) -> Iterator[Wrong]:
     """What differs between the RECORDs and the files.
 
     Args:
         environment: the root of a virtual environment.
         files: everything in it, with digests.
         before: what was in it before anything was installed.
+        shared: files of several distributions, which may have the bytes of any of them.
     """
     try:
         packages = str(site_packages(environment).relative_to(environment))
@@ -79,7 +82,7 @@ def findings(environment: Path, files: Mapping[str, Facts], before: Collection[s
         for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"), newline="")):
             name = posixpath.normpath(posixpath.join(packages, row[0]))
             recorded.add(name)
-            if difference := _difference(name, row, files):
+            if name not in shared and (difference := _difference(name, row, files)):
                 yield Wrong(package, f"{row[0]} {difference}", name)
     for name, facts in files.items():
         if (facts.is_file or facts.content) and name not in recorded and posixpath.basename(name) not in _INSTALLERS:
