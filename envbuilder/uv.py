@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,9 +14,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from packaging.utils import canonicalize_name
 
 from envbuilder import process, variables
 from envbuilder.errors import EnvbuilderError, Problem, ToolError
@@ -165,6 +169,46 @@ def build_wheel(
         *_flags(offline=offline),
     ]
     return _run([*arguments, source], env, cwd=source)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package's source: its distribution name, its folder, and what it is built with beyond what it declares."""
+
+    name: str
+    folder: Path
+    together: tuple[str, ...]
+
+
+def install_package(
+    package: Package, target: Path, interpreter: Path, env: Mapping[str, str], *, offline: bool
+) -> process.Completed:
+    """``uv pip install --no-deps`` of a package's source into an empty folder, built with what it does not declare.
+
+    Of ``uv build``, which would leave a wheel, no package without a ``pyproject.toml`` has a name to set this by.
+    """
+    # Beside the target, where pip's interface of uv reads no other project's settings.
+    settings = target.with_name(f"{target.name}.toml")
+    lines = ", ".join(json.dumps(each) for each in package.together)
+    settings.write_text(f"[extra-build-dependencies]\n{json.dumps(package.name)} = [{lines}]\n", encoding="utf-8")
+    arguments: list[str | Path] = ["pip", "install", "--no-deps", "--no-progress", "--config-file", settings]
+    # What a setup.py reads from elsewhere may have changed; offline, uv looks at the usual files alone.
+    arguments += [] if offline else ["--refresh-package", package.name]
+    arguments += ["--python", interpreter, "--target", target]
+    try:
+        source = f"{package.name} @ {package.folder.resolve().as_uri()}"
+        return _run([*arguments, *_flags(offline=offline), source], env, cwd=target)
+    finally:
+        settings.unlink()
+
+
+def missing_module(done: process.Completed) -> str | None:
+    """Return the distribution that a failed build imports and lacks, as a build requirement; None where it lacks none."""
+    found = re.findall(r"(?:ModuleNotFoundError|ImportError): No module named '?([A-Za-z0-9_]+)", done.stderr)
+    if not found:
+        return None
+    # Removed from setuptools 81, and from Python 3.12.
+    return "setuptools<81" if found[-1] in {"pkg_resources", "distutils"} else str(canonicalize_name(found[-1]))
 
 
 def sync_package(  # noqa: PLR0913 - uv's own

@@ -102,6 +102,7 @@ def check(
     named = [each.source for items in own.values() for each in items if each.source]
     sources = [entry.source for entry in asked] + [each for each in named if not refused_here(each, profile, workspace)]
     listings = {} if question.offline else list_remotes(checker.sources, sources)
+    checker.sources.build_with(asked)
     checker.sources.expect(asked)
     verdicts = list(
         at_once(lambda entry: checker.check_entry(entry, listings), entries, _ENTRIES_AT_ONCE, name="check")

@@ -247,7 +247,7 @@ class CoreJudge:
     def _built(self, entry: Entry, source: GitSource, tag: str, refs: Refs) -> Metadata | None:
         commit = refs[f"refs/tags/{tag}"].commit
         try:
-            return self._sources.declared(commit, replace(source, ref_kind="tag", ref=tag), entry.env)
+            return self._sources.declared(commit, replace(source, ref_kind="tag", ref=tag), entry)
         except EnvbuilderError:
             return None
 

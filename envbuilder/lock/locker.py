@@ -170,6 +170,7 @@ class Locker:
             renewed=request.renews,
         )
         self._registered = frozenset(entry.name for entry in registry.entries)
+        self.sources.build_with(registry.entries)
         self._mirrors = IndexMirrors(profile.index_mirrors)
         self._forgotten: set[str] = set()
         self._backends = Backends(self._solve, profile.build_constraints)

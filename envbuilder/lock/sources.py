@@ -15,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+from packaging.requirements import Requirement
+
 from envbuilder import uv
+from envbuilder.compat import requirement_on
 from envbuilder.documents import parse_toml, read_text
 from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
@@ -27,6 +30,7 @@ from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
 from envbuilder.lock.surroundings import Submodule, Submodules, project_file, refuse_missing_workspace
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
+from envbuilder.process import Completed
 from envbuilder.variables import for_builds
 
 _DIGITS = 40
@@ -94,6 +98,7 @@ class Sources:
         self._expected: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._submodules = Submodules(self.repository, offline=offline)
         self._fetched: dict[str, Mapping[tuple[str, str], Resolved | None] | RemoteError] = {}
+        self._together: dict[str, tuple[str, ...]] = {}
 
     def expect(self, entries: Iterable[Entry]) -> None:
         """Tell which entries may be asked for, so that what they need of one repository comes by one fetch."""
@@ -101,6 +106,13 @@ class Sources:
             source = entry.source
             if isinstance(source, GitSource) and (self._repin or self._trusted(entry, source) is None):
                 self._expected[source.url].add((source.ref_kind, source.ref))
+
+    def build_with(self, entries: Iterable[Entry]) -> None:
+        """Note what packages are built with beyond what they declare: their own metadata may take such a build."""
+        for entry in entries:
+            for name, requirements in entry.no_build_isolation.items():
+                bound = [_bound(each, entry.requires) for each in requirements]
+                self._together[name] = tuple(dict.fromkeys((*self._together.get(name, ()), *bound)))
 
     def repository(self, url: str) -> Repository:
         """The clone of an address."""
@@ -200,7 +212,11 @@ class Sources:
 
         def declared(pin: Pin) -> Metadata:
             found = self.static(self.repository(pin.url), pin.commit, pin.source)
-            return found if found.dependencies is not None else self.declared(pin.commit, pin.source, {})
+            return (
+                found
+                if found.dependencies is not None
+                else self.declared(pin.commit, pin.source, Entry(pin.name, "library", pin.source, pin.url))
+            )
 
         reader = Reader(self.texts, self._project_text, self.dependency, declared)
         return foresee(members, registered, reader)
@@ -256,7 +272,7 @@ class Sources:
             declared = metadata.static(text, shown)
         if declared.version is None or declared.dependencies is None:
             offline = self._offline or self._frozen
-            declared = self._built(self._workspace.root / path, shown, entry.env, offline=offline)
+            declared = self._built(self._workspace.root / path, shown, entry, offline=offline)
         facts = parse_toml(text or "", shown).value
         return Member(entry, declared, code=digest(json.dumps(facts, sort_keys=True, default=str).encode()))
 
@@ -292,7 +308,7 @@ class Sources:
             self._refuse_another_commit(entry, source, found)
         self._submodules.prove(repository, found.commit, source)
         refuse_missing_workspace(repository, found.commit, source)
-        declared = self.declared(found.commit, source, entry.env)
+        declared = self.declared(found.commit, source, entry)
         return Pin(
             url=source.url,
             ref_kind=source.ref_kind,
@@ -391,8 +407,8 @@ class Sources:
         pins = (pin for name, pin in known.items() if name not in self._pins.edited)
         return next((pin for pin in pins if (pin.url, pin.ref_kind, pin.ref) == place), None)
 
-    def declared(self, commit: str, source: GitSource, env: Mapping[str, str]) -> Metadata:
-        """What the package at a commit declares, by a build with its entry's variables where only that tells.
+    def declared(self, commit: str, source: GitSource, entry: Entry) -> Metadata:
+        """What the package at a commit declares, by a build as its entry says where only that tells.
 
         Raises:
             MetadataError: it cannot be read, or does not build.
@@ -400,7 +416,7 @@ class Sources:
         repository = self.repository(source.url)
         declared = self.static(repository, commit, source)
         if declared.name is None or declared.version is None or declared.dependencies is None:
-            declared = self._built_from_git(repository, commit, source, env)
+            declared = self._built_from_git(repository, commit, source, entry)
         return declared
 
     @staticmethod
@@ -420,25 +436,38 @@ class Sources:
             raise MetadataError(error.message, where=where) from error
         return metadata.static(text, where)
 
-    def _built_from_git(
-        self, repository: Repository, commit: str, source: GitSource, env: Mapping[str, str]
-    ) -> Metadata:
+    def _built_from_git(self, repository: Repository, commit: str, source: GitSource, entry: Entry) -> Metadata:
         with tempfile.TemporaryDirectory(prefix="envbuilder-metadata-") as folder:
             tree = Path(folder) / "source"
             self.checkout(repository, commit, tree)
             where = f"{source.url} {source.ref}"
-            return self._built(tree / source.subdirectory, where, env, offline=self._offline)
+            return self._built(tree / source.subdirectory, where, entry, offline=self._offline)
 
-    def _built(self, folder: Path, where: str, env: Mapping[str, str], *, offline: bool) -> Metadata:
+    def _built(self, folder: Path, where: str, entry: Entry, *, offline: bool) -> Metadata:
         interpreter = uv.find_python(self._python_request(), offline=offline)
-        env = {**for_builds(env), **uv_settings(self._repositories.values())}
+        env = {**for_builds(entry.env), **uv_settings(self._repositories.values())}
+        together = self._together.get(entry.name, ())
         with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
             env = env | index_settings(self._profile, Path(out))
-            done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
+            if together:
+                package = uv.Package(entry.name, folder, together)
+                done = uv.install_package(package, Path(out), interpreter.path, env, offline=offline)
+            else:
+                done = uv.build_wheel(folder, Path(out), interpreter.path, env, offline=offline)
             if not done.ok:
-                message = f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}"
-                raise MetadataError(message, where=where, hint=f"{self._lock_hint()}  # once it builds")
-            return metadata.of_wheel(Path(out), where)
+                raise self._unbuilt(entry, where, done)
+            return metadata.of_installed(Path(out), where) if together else metadata.of_wheel(Path(out), where)
+
+    def _unbuilt(self, entry: Entry, where: str, done: Completed) -> MetadataError:
+        lock = self._lock_hint()
+        hint = f"{lock}  # once it builds"
+        if lacking := uv.missing_module(done):
+            wanted = [*self._together.get(entry.name, ()), lacking]
+            line = f"no-build-isolation: {{{entry.name}: {json.dumps(wanted)}}}"
+            hint = f"{edit_hint(entry, 'no-build-isolation')}  # {line}; then {lock}"
+        return MetadataError(
+            f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}", where=where, hint=hint
+        )
 
     def _python_request(self) -> str:
         from envbuilder.config import python_specifier
@@ -455,6 +484,11 @@ def readings(source: GitSource) -> list[GitSource]:
         return [source]
     kinds = ["tag", "branch", *(["rev"] if _ABBREVIATED.fullmatch(source.ref) else [])]
     return [replace(source, ref_kind=kind) for kind in kinds]
+
+
+def _bound(text: str, lines: Iterable[str]) -> str:
+    """A build requirement; one without a version gets that under which the entry itself requires the package."""
+    return text if Requirement(text).specifier else f"{text}{requirement_on(text, lines) or ''}"
 
 
 def index_settings(profile: Profile, scratch: Path) -> dict[str, str]:

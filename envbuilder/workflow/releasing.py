@@ -229,12 +229,17 @@ class Releaser:
             interpreter = uv.find_python(python_specifier(plan.entry.python or self._profile.python), offline=False)
             with tempfile.TemporaryDirectory(prefix="envbuilder-wheel-") as out:
                 env = for_builds(plan.entry.env)
-                done = uv.build_wheel(package, Path(out), interpreter.path, env, offline=False)
+                if together := plan.entry.no_build_isolation.get(plan.entry.name, ()):
+                    source = uv.Package(plan.entry.name, package, together)
+                    done = uv.install_package(source, Path(out), interpreter.path, env, offline=False)
+                else:
+                    done = uv.build_wheel(package, Path(out), interpreter.path, env, offline=False)
                 if not done.ok:
                     raise ToolError(
                         f"{where} does not build: {uv.backend_words(done)}", code="metadata-unreadable", where=where
                     )
-                found = metadata.of_wheel(Path(out), where).version
+                tell = metadata.of_installed if together else metadata.of_wheel
+                found = tell(Path(out), where).version
         if found is None or Version(found) != plan.new:
             shown = self._workspace.show(plan.top / plan.inner)
             message = f"with {plan.new} written to {', '.join(plan.says.files) or 'its tag'}, the package says {found}"

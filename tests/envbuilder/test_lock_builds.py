@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,90 @@ def test_metadata_that_only_a_build_tells_comes_by_the_profile_s_index(workshop:
         succeed(workshop.within("lock", env=fresh(workshop, "cache")))
         assert 'version = "0.3.0"' in (workshop.work / "profiles/prod/pins.toml").read_text()
         assert index.whole == {"tiny-1.0-py3-none-any.whl": 1}
+
+
+SETUPTOOLS = (
+    BACKEND
+    + """
+import sys
+__legacy__ = sys.modules[__name__]
+_plain = build_wheel
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    exec(compile(pathlib.Path("setup.py").read_text(), "setup.py", "exec"), {"__name__": "__main__"})
+    return _plain(folder)
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    exec(compile(pathlib.Path("setup.py").read_text(), "setup.py", "exec"), {"__name__": "__main__"})
+    return _wheel(folder, True)
+"""
+)
+SETUP = "import torch\nopen('src/dino/__init__.py', 'a').write(f'\\nWITH = {torch.VERSION!r}\\n')\n"
+
+
+@pytest.fixture
+def grounding(workshop: Workshop, wheels: Path) -> Iterator[Workshop]:
+    """A plugin of a setup.py alone, which imports torch, as GroundingDINO's does."""
+    make_wheel(
+        wheels,
+        "setuptools",
+        "75.0",
+        files={"setuptools/__init__.py": b"", "setuptools/build_meta.py": SETUPTOOLS.encode()},
+    )
+    for version in ("1.0", "2.0"):
+        make_wheel(wheels, "torch", version)
+    repository = workshop.remotes / "dino.git"
+    workshop.git("init", "--quiet", "--initial-branch", "main", str(repository))
+    (repository / "setup.py").write_text(SETUP)
+    with Index(wheels) as index:
+        served(workshop, index)
+        workshop.package(repository, name="dino", dependencies=("torch<2",))
+        (repository / "pyproject.toml").unlink()
+        workshop.git("-C", str(repository), "add", "--all")
+        workshop.git("-C", str(repository), "commit", "--quiet", "--message", "first")
+        workshop.git("-C", str(repository), "tag", "v0.1.0")
+        workshop.entry("dino")
+        yield workshop
+
+
+def test_a_plugin_whose_own_build_imports_torch_is_locked_checked_and_built(grounding: Workshop) -> None:
+    """The line of the hint makes lock, check and build succeed, against the torch that the plugin runs with."""
+    env = fresh(grounding, "cache")
+    ran = grounding.within("lock", "--format", "json", env=env)
+    assert (ran.status, ran.codes) == (1, ["metadata-unreadable"])
+    assert "No module named 'torch'" in ran.out
+    problems = ran.json["problems"]
+    assert isinstance(problems, list)
+    line = re.search(r"# (no-build-isolation: \{.*?\});", problems[0]["hint"])
+    assert line is not None, problems
+    file = grounding.registry / "dino.yaml"
+    file.write_text(file.read_text().rstrip().removesuffix("}") + f", {line[1]}}}")
+    succeed(grounding.within("lock", env=env))
+    succeed(grounding.within("check", env=env))
+    assert says(grounding, "dino", "import dino; print(dino.WITH)", fresh(grounding, "later")) == "1.0"
+    pins = parse_toml((grounding.work / "profiles/prod/pins.toml").read_text(), "it").value
+    assert pins["entries"]["dino"]["requires"] == ["torch<2"]
+
+
+def test_a_bundle_holds_what_a_plugin_is_itself_built_with(grounding: Workshop, tmp_path: Path) -> None:
+    """A bundle of such a plugin proves itself, from nothing and without a network."""
+    grounding.entry("dino", **{"no-build-isolation": ["dino"]})  # type: ignore[arg-type]
+    env = fresh(grounding, "cache")
+    succeed(grounding.within("lock", env=env))
+    succeed(grounding.within("build", env=env))
+    succeed(grounding.within("bundle", "create", str(tmp_path / "made.tar"), env=env))
+
+
+def test_a_library_s_own_build_and_a_checkout_get_what_the_entry_says(grounding: Workshop) -> None:
+    """What a plugin says of a library's build holds for the library's metadata; a path in dev is built alike."""
+    grounding.entry("dino", kind="library")
+    grounding.plugin("alpha", dependencies=("dino",), keys={"no-build-isolation": ["dino"]})
+    env = fresh(grounding, "cache")
+    succeed(grounding.within("lock", env=env))
+    assert says(grounding, "alpha", "import dino; print(dino.WITH)", env) == "1.0"
+    checkout = grounding.work / "packages" / "dino"
+    grounding.git("clone", "--quiet", str(grounding.remotes / "dino.git"), str(checkout))
+    grounding.write("profiles/dev/profile.toml", (grounding.work / "profiles/prod/profile.toml").read_text())
+    grounding.write("profiles/registry/dino.dev.yaml", "source: {path: packages/dino}\n")
+    succeed(grounding.within("lock", "--profile", "dev", env=env))
+    succeed(grounding.within("build", "--profile", "dev", env=env))
