@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from envbuilder import caches
 from envbuilder.process import clean_environment
-from pipeline import orphans
+from pipeline import guard, orphans
 from pipeline.layout import CONTEXT_NAME, write_context
 from pipeline.protocol import CONTEXT_VARIABLE, Decoder, Message, script, worker_argv
 from pipeline.redaction import clean_file, clean_text
@@ -40,6 +40,8 @@ _LEAVE_S = 30.0
 # A supervisor gives up after a minute on what hangs in the kernel, and says so.
 _SUPERVISOR_S = 90.0
 _LOG_BYTES = 64 * 1024 * 1024
+# Who points one of these into the state folder means it to be written.
+_CACHES = ("TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class AttemptRequest:
         silence_s: seconds without any message after which a worker counts as hung, or None.
         grace_s: seconds between asking a worker to end and killing it.
         spent_s: seconds of the limit for all of it that are gone already, where it goes on from another attempt.
+        closed: what its worker cannot write, where the kernel sees to that.
+        opened: what of it it can write all the same.
     """
 
     id: str
@@ -73,6 +77,8 @@ class AttemptRequest:
     silence_s: float | None = None
     grace_s: float = 10.0
     spent_s: float = 0.0
+    closed: tuple[Path, ...] = ()
+    opened: tuple[Path, ...] = ()
 
     @property
     def context(self) -> Path:
@@ -97,6 +103,7 @@ class AttemptResult:
         cpu_s: seconds of CPU time of all its processes that have been reaped; None while the worker lives.
         oom_kills: how often the kernel killed for want of memory meanwhile: in our ``cgroup``, on the ``machine``.
         stderr: the log of the worker's standard error.
+        guard: what kept the worker from writing where it has no business.
     """
 
     status: Status
@@ -111,6 +118,7 @@ class AttemptResult:
     cpu_s: float | None = None
     oom_kills: Mapping[str, int] = field(default_factory=dict)
     stderr: Path | None = None
+    guard: str = ""
 
     @property
     def worth_retrying(self) -> bool:
@@ -195,6 +203,7 @@ class Worker:
     def __init__(self, request: AttemptRequest) -> None:
         self.stdout, self.stderr = request.stdout, request.stderr
         self.ended: Ended | None = None
+        self.guard = ""
         self._refused: str | None = None
         self._mark = orphans.new_mark()
         self.messages, messages_out = os.pipe()
@@ -218,10 +227,12 @@ class Worker:
             theirs.close()
             os.close(messages_out)
             os.close(jobs_in)
+        variables = _variables(request, self._mark)
         order = {
             "argv": worker_argv(request.environment, protocol=messages_out, jobs=jobs_in),
             "cwd": str(request.folder),
-            "env": _variables(request, self._mark),
+            "env": variables,
+            "guard": _guard(request, variables),
             "mark": self._mark,
             "pass_fds": (messages_out, jobs_in),
             "stdout": str(request.stdout),
@@ -262,6 +273,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             for document in self._told.read():
                 self._refused = document.get("refused", self._refused)
+                self.guard = document.get("guard", self.guard)
                 if "ended" in document:
                     self.ended = Ended(**document["ended"], refused=self._refused)
         if self._told.ended and self.ended is None:
@@ -333,6 +345,22 @@ def _variables(request: AttemptRequest, mark: int) -> dict[str, str]:
         CONTEXT_VARIABLE: str(request.context),
         orphans.WORKER: f"{request.folder.parent.parent.name}/{request.id}",
         orphans.MARK: str(mark),
+    }
+
+
+def _guard(request: AttemptRequest, variables: Mapping[str, str]) -> dict[str, object]:
+    """What a worker cannot write, what of it it can all the same, and the program that sees to it."""
+    environment = request.environment
+    own = [environment.cache_dir, *filter(None, [environment.pycache])]
+    for folder in own:
+        with contextlib.suppress(OSError):  # Then it cannot be written either.
+            folder.mkdir(parents=True, exist_ok=True)
+    caches = [variables[name] for name in _CACHES if variables.get(name)]
+    return {
+        "program": str(Path(guard.__file__)),
+        "closed": list(map(str, request.closed)),
+        "opened": [*map(str, (*request.opened, *own)), *caches],
+        "wanted": os.environ.get(guard.VARIABLE, ""),
     }
 
 
@@ -458,6 +486,7 @@ def run_attempt(
         ended.cpu_s,
         ended.oom_kills,
         worker.stderr,
+        worker.guard,
     )
     return result, worker if kept else None
 

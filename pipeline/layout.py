@@ -142,6 +142,10 @@ class RunLayout:
         """The working folder of an attempt, with its context file."""
         return self.root / "attempts" / attempt
 
+    def output_dir(self, attempt: str) -> Path:
+        """Where an attempt puts what is taken from files: no other attempt can write there."""
+        return self.root / "outputs" / attempt
+
     def last_attempt(self, task: str) -> int:
         """The number of a task's latest attempt; 0 where there was none."""
         found = self.attempt_dir("").glob(f"{glob.escape(safe_name(task))}.*")

@@ -59,6 +59,7 @@ class Environment:
         source: where the plugin's code comes from, as plain JSON.
         pycache: where its interpreter puts bytecode; None for wherever Python likes.
         code: editable checkouts that it imports from, by their paths as people write them.
+        seal: digest of its seal: another one means that it was built anew; empty where it has none.
     """
 
     plugin: str
@@ -75,6 +76,7 @@ class Environment:
     source: Mapping[str, object] = field(default_factory=dict)
     pycache: Path | None = None
     code: Mapping[str, Code] = field(default_factory=dict)
+    seal: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a plugin that nobody could start."""
@@ -288,7 +290,10 @@ def answer_line_from_json(document: Mapping[str, object]) -> AnswerLine:
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One try at a task: how it ended, seconds of wall time, and what was odd about its messages."""
+    """One try at a task: how it ended, seconds of wall time, what was odd about its messages, and what guarded the rest.
+
+    `guard` is what kept its worker from writing where it has no business; see `pipeline.guard`.
+    """
 
     id: str
     status: Status
@@ -298,6 +303,7 @@ class AttemptRecord:
     returncode: int | None = None
     anomalies: Mapping[str, int] = field(default_factory=dict)
     oom_kills: Mapping[str, int] = field(default_factory=dict)
+    guard: str = ""
 
 
 @dataclass(frozen=True)
@@ -310,6 +316,8 @@ class TaskResult:
     in UTC, `slot` is where it ran. Peaks are those of one process; those of the whole ``tree`` come from a look each
     second. `identity` is the digest of `identity_parts`, what the result depends on. `reused` is the run that it was
     taken from; every figure of it was measured there. `left_items` were neither answered nor failed when the task ended.
+    `seal` is that of its environment. `proved` says that what it used was still the same when its stage had ended, and
+    `touched` what was not: then it counts for nothing.
     """
 
     id: str
@@ -339,6 +347,9 @@ class TaskResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     identity: str = ""
     identity_parts: Mapping[str, str] = field(default_factory=dict)
+    seal: str = ""
+    proved: bool = False
+    touched: str | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
     reused: str | None = None
     started: str | None = None
@@ -496,6 +507,16 @@ class Sample:
 
     ram_bytes: int
     gpu_bytes: int | None = None
+
+
+class Keeper(Protocol):
+    """Knows what environments were when a run began. Called by the scheduler's thread and those of tasks."""
+
+    def changed(self, environment: Environment) -> str | None:
+        """How an environment differs from what it was, code outside of locks included; None where it does not."""
+
+    def closed(self, environment: Environment) -> Sequence[Path]:
+        """The files and folders that its workers have no business to write."""
 
 
 class Reporter(Protocol):

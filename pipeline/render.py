@@ -247,7 +247,7 @@ def _figures_table(evaluations: Sequence[Evaluation]) -> Table:
 
 def _resources_table(results: Sequence[TaskResult]) -> Table:
     """What is worth knowing beside the figures; a column that has nothing to say is left out."""
-    columns = ("task", "slot", "load", "time", "RAM", "GPU", "remarks")
+    columns = ("task", "slot", "load", "time", "RAM", "GPU", "guard", "remarks")
     rows = [_resources(result) for result in results if result.stage == "inference"]
     told = [row for row in rows if any(row[1:])]
     kept = [place for place in range(len(columns)) if not place or any(row[place] for row in told)]
@@ -271,6 +271,7 @@ def _resources(result: TaskResult) -> tuple[str, ...]:
         _seconds(result.wall_s),
         _size(result.peak_tree_bytes, result.peak_ram_bytes),
         _size(result.peak_gpu_tree_bytes, result.peak_gpu_bytes),
+        result.attempts[-1].guard if result.attempts else "",
         ", ".join(remarks),
     )
 

@@ -157,7 +157,7 @@ class Supervisor:
         wakeup: a descriptor that can be read when a signal has come.
         libc: for prctl.
         order: ``argv``, ``cwd``, ``env``, ``mark``, ``pass_fds``, ``stdout``, ``stderr`` (paths), ``log_bytes``,
-            ``grace_s``.
+            ``grace_s``, and ``guard``: what it cannot write, if anything.
     """
 
     def __init__(
@@ -189,6 +189,7 @@ class Supervisor:
             return worker
         try:
             os.setsid()
+            self._guard()
             self._libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != supervisor:
                 os._exit(1)
@@ -209,6 +210,22 @@ class Supervisor:
         except OSError as error:
             self._tell({"refused": error.strerror or str(error)})
         os._exit(127)
+
+    def _guard(self) -> None:
+        """Have the worker's process write only where it has business to; without that it works all the same."""
+        order = self._order.get("guard")
+        if not order:
+            return
+        from importlib.machinery import SourceFileLoader
+
+        module: dict[str, Any] = {"__name__": "guard"}
+        held = "walk"
+        try:
+            exec(SourceFileLoader("guard", order["program"]).get_code("guard"), module)  # type: ignore[arg-type]  # noqa: S102 - a file of ours
+            held = module["hold"](order["closed"], order["opened"], order["wanted"])
+        except Exception:  # noqa: BLE001 - whatever it is, no worker fails for it.
+            held = "walk"
+        self._tell({"guard": held})
 
     def run(self) -> None:
         """Wait for the end, whatever brings it."""

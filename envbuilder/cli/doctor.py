@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from envbuilder.render import Outcome
     from envbuilder.workflow.health import Finding, View
 
+_PATIENCE_S = 60.0
 _SEVERITY = {"warn": "warning", "fail": "error"}
 
 
@@ -65,6 +69,7 @@ def _look(settings: Settings, here: Open | None, *, offline: bool) -> list[Findi
         lambda: health.graphics(views),
         lambda: health.disks(shared),
         lambda: [health.caches(here.workspace if here else None)],
+        lambda: [_guard(shared)],
     ]
     if here is not None:
         looks.append(lambda: health.state(here.workspace))
@@ -76,6 +81,25 @@ def _look(settings: Settings, here: Open | None, *, offline: bool) -> list[Findi
             health.Finding("workspace", "warn", "none here: only the machine was looked at", "envbuilder init")
         )
     return [*found, *broken]
+
+
+def _guard(shared: Path) -> Finding:
+    """What keeps workers from writing into environments here."""
+    from envbuilder import process
+    from envbuilder.workflow.health import Finding
+    from pipeline import guard
+
+    place = next(folder for folder in (shared, *shared.parents) if folder.exists())
+    argv = [sys.executable, "-I", guard.__file__, os.environ.get(guard.VARIABLE, ""), str(place)]
+    holds = process.run(argv, timeout_s=_PATIENCE_S).stdout.strip() or guard.NOTHING
+    if holds != guard.NOTHING:
+        return Finding("guard", "ok", f"{holds}: environments and records are read-only to workers")
+    told = f"{holds}: workers can write everywhere; what a run used is compared with its seals afterwards"
+    if not (version := guard.landlock_version()):
+        return Finding("guard", "ok", told)
+    cost = ", ".join(guard.costs([str(place)])[-2:])
+    told += f"; {guard.LANDLOCK}-{version} would close them, and nothing new could be made directly in {cost}"
+    return Finding("guard", "ok", told)
 
 
 def _safely(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

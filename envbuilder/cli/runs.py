@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from envbuilder.models import Entry
     from envbuilder.render import Outcome, Table
     from envbuilder.store.checkouts import Checkout
+    from envbuilder.store.environments import Store
     from pipeline.cli import RunRequest
     from pipeline.models import Environment, RunOutcome, Stage
     from pipeline.models import Table as RunTable
@@ -300,6 +301,7 @@ def _meant(here: Open, file: Path, *, offline: bool) -> tuple[Builder, list[Buil
 
 
 def _request_for(here: Open, file: Path, environments: list[Environment], *, jobs: int) -> RunRequest:
+    from envbuilder.cli.keeping import StoreKeeper
     from envbuilder.lock.files import read_pins
     from pipeline.cli import RunRequest
     from pipeline.models import to_json
@@ -312,6 +314,7 @@ def _request_for(here: Open, file: Path, environments: list[Environment], *, job
         profile=here.profile.name,
         pins={name: to_json(pin) for name, pin in pins.entries.items()},
         jobs=jobs,
+        keeper=StoreKeeper(here.workspace, environments),
     )
 
 
@@ -347,7 +350,7 @@ def _environments(here: Open, builder: Builder, built: Sequence[Built]) -> list[
         path: survey(path, builder.store.digests)
         for path in dict.fromkeys(path for each in built for path in each.live)
     }
-    return [_environment(each, here, live) for each in built]
+    return [_environment(each, here, builder.store, live) for each in built]
 
 
 def _resolve(here: Open, run_file: Path | None) -> Path:
@@ -363,7 +366,7 @@ def _resolve(here: Open, run_file: Path | None) -> Path:
     return inside if not run_file.exists() and inside.exists() else run_file
 
 
-def _environment(built: Built, here: Open, live: Mapping[Path, Checkout]) -> Environment:
+def _environment(built: Built, here: Open, store: Store, live: Mapping[Path, Checkout]) -> Environment:
     """A built environment as the pipeline takes it."""
     from pipeline.models import Code, Environment
 
@@ -383,6 +386,7 @@ def _environment(built: Built, here: Open, live: Mapping[Path, Checkout]) -> Env
         source={"kind": plugin.source.kind, **asdict(plugin.source)},
         pycache=built.pycache,
         code={here.workspace.show(path): Code(**asdict(live[path])) for path in built.live},
+        seal=store.seal_digest(built.key),
     )
 
 
@@ -428,6 +432,7 @@ def _table(table: RunTable) -> Table:
         "what",
         "why",
         "slot",
+        "guard",
         "remarks",
         "part",
         "figure",

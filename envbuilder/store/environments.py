@@ -126,6 +126,13 @@ class Store:
         """The head of the seal of that key; None where there is none."""
         return seals.read(self.head_path(key), key)
 
+    def seal_digest(self, key: str) -> str:
+        """The digest of the seal of that key, another one after each build; empty where there is none."""
+        try:
+            return hashlib.sha256(self.head_path(key).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
     def glance(self, key: str) -> str | None:
         """Why an environment is not as it was sealed, by a few stats; None where it looks whole."""
         return verify.glance(self.path(key), self.seal(key))

@@ -106,7 +106,7 @@ class _Follower:
             result = self._result(task)
             self._going[task] = _Progress(self._layout, task)
             self._reporter.started(task, result.items if result else 0, str(event.get("slot")))
-        elif kind == "degraded":
+        elif kind in {"degraded", "task-touched"}:
             self._reporter.noted(task, str(event.get("text")))
         elif kind == "sample" and task in self._going:
             ram, gpu = event.get("ram_bytes"), event.get("gpu_bytes")

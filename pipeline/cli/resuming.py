@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,22 @@ from typing import TYPE_CHECKING
 
 from envbuilder.errors import Problem
 from pipeline.cli.history import load_outcome, lost_parts
-from pipeline.cli.running import Before, RunRequest, carry_out, clear_slots, outcome_of, plan_run, stoppable, writing
+from pipeline.cli.running import (
+    Before,
+    RunRequest,
+    carry_out,
+    clear_slots,
+    outcome_of,
+    plan_run,
+    refuse_guard,
+    stoppable,
+    writing,
+)
 from pipeline.errors import ChangedError, LostError, RecordError
 from pipeline.identity import changes, differences
 from pipeline.layout import RunLayout, find_run, read_json
 from pipeline.models import AttemptRecord, Environment, Plan, Reporter, RunOutcome, Silence, Task, TaskResult
-from pipeline.scheduler import Planned, Terms, attempts_in, planned_in
+from pipeline.scheduler import Planned, Terms, attempts_in, planned_in, trusted
 
 if TYPE_CHECKING:
     from pipeline.placement import Stop
@@ -96,6 +107,7 @@ def resume_run(
     """
     layout = find_run(request.state_dir, run)
     plan = plan_run(request)
+    refuse_guard()
     with writing(request.state_dir), stoppable(interrupted) as stop:
         try:
             with layout.held():
@@ -113,7 +125,14 @@ def _go_on(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, repor
         lost = [each for each in lost_parts(layout, load_outcome(layout)) if each.severity == "error"]
         raise LostError([*lost, *problems]) if lost else ChangedError(problems)
     attempts = attempts_in(layout.events)
-    results = {each.result.id: _as_left(each.result, attempts) for each in planned}
+    tasks = {task.id: task for task in plan.tasks}
+    for result in [each.result for each in planned if each.result.stage == "inference"]:
+        if not trusted(result, tasks[result.id], is_proved=request.keeper is not None):
+            _set_aside(layout, result)
+    results = {
+        each.result.id: _as_left(each.result, attempts, is_kept=_is_kept(each.result, tasks, request))
+        for each in planned
+    }
     told = document.get("resumed")
     resumed = tuple(map(str, told)) if isinstance(told, list) else ()
     carry_out(request, plan, layout, stop, reporter, Before(results, str(document.get("started")), resumed))
@@ -131,8 +150,28 @@ def _planned(layout: RunLayout, document: Mapping[str, object]) -> tuple[Planned
         raise RecordError(text, where=str(layout.run_json), hint="envbuilder runs list") from error
 
 
-def _as_left(result: TaskResult, attempts: Mapping[str, Sequence[AttemptRecord]]) -> TaskResult:
-    """A result as the run goes on from it: what did not end well is to be done, with its attempts known."""
+def _is_kept(result: TaskResult, tasks: Mapping[str, Task], request: RunRequest) -> bool:
+    """Whether a result counts; reports are written anew in any case."""
+    task = tasks.get(result.id)
+    return task is None or trusted(result, task, is_proved=request.keeper is not None)
+
+
+def _set_aside(layout: RunLayout, result: TaskResult) -> None:
+    """Take answers out of the way that an environment gave which may not have been as it was sealed."""
+    path = layout.answers(result.id)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(path.with_suffix(".touched"))
+
+
+def _as_left(
+    result: TaskResult, attempts: Mapping[str, Sequence[AttemptRecord]], *, is_kept: bool = True
+) -> TaskResult:
+    """A result as the run goes on from it: what did not end well, or does not count, is to be done anew.
+
+    Its attempts stay known.
+    """
+    if not is_kept:
+        result = replace(result, status="pending", touched=None, items_per_s=None, failed_items=0, reused=None)
     if result.status == "ok":
         return result
     known = {record.id: record for record in attempts.get(result.id, ())}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from envbuilder.errors import ConfigError, Interrupted, Problem, UsageError, counted, nearest
 from envbuilder.gpus import VISIBLE
-from pipeline import orphans
+from pipeline import guard, orphans
 from pipeline.cli.history import load_outcome
 from pipeline.config import RunConfig, load_run, plugins_named, read_run_file
 from pipeline.config.load import check_plugins
@@ -29,7 +29,7 @@ from pipeline.layout import (
     write_environments,
     write_json,
 )
-from pipeline.models import Environment, Plan, Reporter, RunOutcome, Silence, Stage, Task, TaskResult
+from pipeline.models import Environment, Keeper, Plan, Reporter, RunOutcome, Silence, Stage, Task, TaskResult
 from pipeline.placement import LocalMachine, Stop
 from pipeline.plan import make_plan
 from pipeline.redaction import learn
@@ -55,6 +55,7 @@ class RunRequest:
         grace_s: seconds between asking a worker to end and killing it.
         backoff_s: seconds before a failed attempt is made again.
         terms: which results of earlier runs count.
+        keeper: knows what the environments are now; None where nobody will look at them again.
     """
 
     run_file: Path
@@ -66,6 +67,7 @@ class RunRequest:
     grace_s: float = 10.0
     backoff_s: float = 1.0
     terms: Terms = field(default_factory=Terms)
+    keeper: Keeper | None = None
 
 
 def plugins_of(run_file: Path, known: Mapping[str, Stage] | None = None) -> tuple[str, ...]:
@@ -121,6 +123,18 @@ def refuse_unknown(plan: Plan, terms: Terms) -> None:
         raise UsageError(text + (f"; nearest: {near}" if near else ""), hint="envbuilder plan")
 
 
+def refuse_guard() -> None:
+    """Refuse a guard that is none.
+
+    Raises:
+        UsageError: `ENVBUILDER_GUARD` is no name of one.
+    """
+    wanted = os.environ.get(guard.VARIABLE)
+    if wanted and wanted not in guard.KINDS:
+        text = f"{guard.VARIABLE}: expected one of {', '.join(guard.KINDS)}, or nothing; found {wanted}"
+        raise UsageError(text, hint=f"unset {guard.VARIABLE}")
+
+
 def execute_run(
     request: RunRequest, *, interrupted: Stop | None = None, reporter: Reporter | None = None
 ) -> RunOutcome:
@@ -143,6 +157,7 @@ def execute_run(
     """
     plan = plan_run(request)
     refuse_unknown(plan, request.terms)
+    refuse_guard()
     layout = RunLayout(request.state_dir, new_run_id(plan.name, datetime.now(timezone.utc)))
     with writing(request.state_dir), stoppable(interrupted) as stop:
         clear_slots(request.state_dir, reporter or Silence())
@@ -236,7 +251,7 @@ def carry_out(
         {data.name: data for data in plan.data},
         kinds_of(slots.gpus),
         archive=Archive(request.state_dir, but=layout.id),
-        terms=request.terms,
+        terms=replace(request.terms, proved=request.keeper is not None),
         own=own,
     )
     events = Journal(layout.events, timed=True)
@@ -244,7 +259,18 @@ def carry_out(
     variables = thread_variables(at_once, os.environ)
     placement = LocalMachine(slots)
     setting = Setting(
-        plan, layout, placement, events, stop, past, reporter, request.grace_s, request.backoff_s, variables
+        plan,
+        layout,
+        placement,
+        events,
+        stop,
+        past,
+        reporter,
+        request.grace_s,
+        request.backoff_s,
+        variables,
+        request.keeper,
+        request.run_file.absolute().parent,
     )
     events.append({"event": "run-resumed" if before else "run-started", "run": layout.id})
     status = "failed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import counted
@@ -11,7 +11,7 @@ from pipeline.cli.running import RunRequest, kinds_of, machine, plan_run, refuse
 from pipeline.identity import answers_digest, differences
 from pipeline.layout import RunLayout
 from pipeline.models import AnswerLine, Decision, Task
-from pipeline.scheduler import Archive, Found, Past
+from pipeline.scheduler import Archive, Found, Past, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -37,7 +37,13 @@ def explain_run(request: RunRequest) -> Explained:
     kinds = kinds_of(machine().gpus)
     archive = Archive(request.state_dir)
     data = {each.name: each for each in plan.data}
-    past = Past(RunLayout(request.state_dir, "planned"), data, kinds, archive=archive, terms=request.terms)
+    past = Past(
+        RunLayout(request.state_dir, "planned"),
+        data,
+        kinds,
+        archive=archive,
+        terms=replace(request.terms, proved=request.keeper is not None),
+    )
     decisions: dict[str, Decision] = {}
     answers: dict[str, Mapping[str, AnswerLine]] = {}
     for task in plan.tasks:
@@ -69,20 +75,25 @@ def _decide(
         return Decision(task.id, "continue", found.run, left, items, why)
     if forbidden := request.terms.bar(task):
         return Decision(task.id, "run", None, items, items, forbidden)
-    return Decision(task.id, "run", None, items, items, _reason(task, archive, kinds))
+    why = _reason(task, archive, kinds, is_proved=request.keeper is not None)
+    return Decision(task.id, "run", None, items, items, why)
 
 
-def _reason(task: Task, archive: Archive, kinds: Collection[str]) -> str:
+def _reason(task: Task, archive: Archive, kinds: Collection[str], *, is_proved: bool) -> str:
     """Why nothing earlier serves, told of what comes nearest."""
     nearest = archive.nearest(task)
     if nearest is None:
         return f"no earlier result of {task.environment.plugin} on {task.data}"
+    if nearest.result.touched:
+        return f"{nearest.run} counts for nothing: {nearest.result.touched}"
     told = tell(nearest, task)
     device = nearest.result.identity_parts.get("device")
     if device is not None and device not in kinds:
         told = (*told, f"device {device} → {' or '.join(sorted(kinds)) or 'none'}")
     if told:
         return f"since {nearest.run}: {', '.join(told)}"
+    if not trusted(nearest.result, task, is_proved=is_proved):
+        return f"the environment of {nearest.run} was built anew since, and nobody looked whether it was as sealed"
     if differences(nearest.parts, task.parts) or nearest.result.status == "ok":
         return (
             f"the answers are others than in {nearest.run}" if task.stage == "eval" else f"{nearest.run} lost answers"

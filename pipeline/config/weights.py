@@ -63,6 +63,14 @@ class Digests:
             write_atomically(self._memo, json.dumps(self._known))
 
 
+def weight_files(path: Path) -> Iterator[Path]:
+    """The files that the digest of weights at a path is made of."""
+    if path.is_dir():
+        yield from (path / name for name in _files(path))
+    else:
+        yield path
+
+
 def _files(folder: Path) -> Iterator[str]:
     """Files below a folder, through links too, as caches of weights are made of them."""
     seen = set()

@@ -1,6 +1,6 @@
 """Carries a plan out: stage by stage, task by task, as slots become free."""
 
-from pipeline.scheduler.past import Archive, Found, Past, Planned, Terms, attempts_in, planned_in
+from pipeline.scheduler.past import Archive, Found, Past, Planned, Terms, attempts_in, planned_in, trusted
 from pipeline.scheduler.record import Header, Record, problems_of
 from pipeline.scheduler.stages import Scheduler
 from pipeline.scheduler.tries import Setting
@@ -18,4 +18,5 @@ __all__ = [
     "attempts_in",
     "planned_in",
     "problems_of",
+    "trusted",
 ]

@@ -77,11 +77,13 @@ class Terms:
         fresh: none of other runs.
         force: ids of tasks and names of plugins that are done anew.
         retry_failed: whether items that failed are asked again, though their task ended well.
+        proved: whether environments were verified: then a result only counts if its own was, when its stage had ended.
     """
 
     fresh: bool = False
     force: frozenset[str] = frozenset()
     retry_failed: bool = False
+    proved: bool = False
 
     def bar(self, task: Task) -> str | None:
         """What forbids to reuse results of other runs, in the command line's words; None where nothing does."""
@@ -157,6 +159,23 @@ def planned_in(document: Mapping[str, object]) -> Iterator[Planned]:
         yield Planned(str(document["id"]), dict(each["parts"]), str(each["identity"]), result)
 
 
+def trusted(result: TaskResult, task: Task, *, is_proved: bool) -> bool:
+    """Whether what a task came to in an earlier run, or before this one was resumed, can count.
+
+    Where the runner did not live to look, the environment that was verified just now tells: the same seal is the same
+    environment, and it was not built anew in between.
+
+    Args:
+        result: how it ended.
+        task: the same task of today.
+        is_proved: whether today's environments were verified; where they were not, nobody looks at the earlier one's.
+    """
+    if result.touched:
+        return False
+    seal = task.environment.seal
+    return not is_proved or result.proved or bool(seal and seal == result.seal)
+
+
 class Past:
     """What is known of a run's tasks before they run.
 
@@ -214,7 +233,13 @@ class Past:
         evaluation = found.evaluation and replace(
             found.evaluation, inference=task.inference or "", eval=task.id, data=task.data or ""
         )
-        facts = {"id": task.id, "data": task.data, "inference": task.inference, "params": hidden(task.params)}
+        facts = {
+            "id": task.id,
+            "data": task.data,
+            "inference": task.inference,
+            "params": hidden(task.params),
+            "proved": self._terms.proved,
+        }
         return replace(found.result, **facts, reused=found.run), evaluation  # type: ignore[arg-type]
 
     def begun(self, task: Task) -> Begun:
@@ -260,6 +285,8 @@ class Past:
         for each in archive.alike(task.identity):
             if each.result.identity_parts.get("device") not in kinds:
                 continue
+            if not trusted(each.result, task, is_proved=self._terms.proved):
+                continue
             layout = archive.layout(each.run)
             found = (
                 self._evaluated(layout, each, answers) if task.stage == "eval" else self._answered(layout, each, task)
@@ -296,6 +323,7 @@ class Past:
         result = self._own.get(task.id)
         if result is None or result.status != "ok" or self._wants_more(result):
             return None
+        result = replace(result, proved=self._terms.proved)
         if task.stage == "eval":
             evaluation = read_evaluation_of(self._layout, task.id)
             is_same = result.identity_parts.get("answers") == answers
@@ -343,6 +371,7 @@ def attempts_in(events: Path) -> dict[str, tuple[AttemptRecord, ...]]:
     for bar in History(told).timeline():
         end = ended.get(bar["attempt"], {"error": "the runner was gone before the attempt had ended"})
         facts = {**{name: end.get(name) for name in ("error", "returncode")}, "status": bar["status"]}
+        facts["guard"] = str(end.get("guard") or "")
         wall_s = seconds_between(str(bar["start"]), str(bar["end"])) or 0.0
         with contextlib.suppress(ValidationError):
             record = _RECORD.validate_python({"id": bar["attempt"], "code": bar["code"], "wall_s": wall_s, **facts})

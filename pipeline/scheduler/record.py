@@ -163,9 +163,21 @@ class Record:
             self._evaluations[result.id] = evaluation
             document = {"schema": METRICS_SCHEMA, "run": self.layout.id, **_plain_dict(evaluation)}
             write_json(self.layout.metrics(result.id), document)
-            rows = metric_rows(self.layout.id, self.evaluations, self.results)
-            write_text(self.layout.metrics_csv, csv_text(METRICS_HEADER, rows))
+            self._write_figures()
         self.save()
+
+    def prove(self, results: Sequence[TaskResult]) -> None:
+        """Take what was found of results that are there already; figures of one that counts for nothing are left out."""
+        for result in results:
+            self._results[result.id] = result
+            if result.touched and self._evaluations.pop(result.id, None) is not None:
+                self.layout.metrics(result.id).unlink(missing_ok=True)
+                self._write_figures()
+        self.save()
+
+    def _write_figures(self) -> None:
+        rows = metric_rows(self.layout.id, self.evaluations, self.results)
+        write_text(self.layout.metrics_csv, csv_text(METRICS_HEADER, rows))
 
     def close(self, status: str) -> None:
         """Write down how the run ended."""
@@ -195,7 +207,13 @@ class Record:
             "variables": {name: os.environ[name] for name in _TOLD_VARIABLES if name in os.environ},
             "pins": dict(header.pins),
             "environments": [
-                {"plugin": e.plugin, "key": e.key, "lock_digest": e.lock_digest, "code": code_document(e)}
+                {
+                    "plugin": e.plugin,
+                    "key": e.key,
+                    "lock_digest": e.lock_digest,
+                    "seal": e.seal,
+                    "code": code_document(e),
+                }
                 for e in environments
             ],
             "data": [
@@ -208,7 +226,7 @@ class Record:
             ],
             "tasks": to_json(self.tasks),
             "evaluations": to_json([replace(evaluation, by_item=()) for evaluation in self.evaluations]),
-            "problems": to_json(problems_of(self.results, self.layout)),
+            "problems": to_json(problems_of(self.results, self.layout, header)),
         }
         write_json(self.layout.run_json, document)
 
@@ -285,21 +303,28 @@ def metric_rows(
                 yield (*of_task, name, metric, value)
 
 
-def problems_of(results: Iterable[TaskResult], layout: RunLayout) -> tuple[Problem, ...]:
+def problems_of(results: Iterable[TaskResult], layout: RunLayout, header: Header) -> tuple[Problem, ...]:
     """What did not go as it should; what was skipped because of it is not told again."""
     problems = []
     for result in results:
         if result.status != "ok" and result.code not in {"skipped", "interrupted"}:
             text = f"{result.id}: {result.status}: {result.error}"
-            problems.append(
-                Problem(result.code or result.status, text, result.plugin, result.log, _hint(result, layout))
-            )
+            hint = _again(result, header) or _hint(result, layout)
+            problems.append(Problem(result.code or result.status, text, result.plugin, result.log, hint))
         elif without := result.failed_items + result.left_items:
             answers = str(layout.answers(result.id))
             text = f"{result.id}: {without} of {result.items} items have no answer; first: {result.error}"
             hint = _hint(result, layout)
             problems.append(Problem("items-failed", text, result.plugin, answers, hint, severity="warning"))
     return tuple(problems)
+
+
+def _again(result: TaskResult, header: Header) -> str | None:
+    """The command that does a task anew whose result counts for nothing, in an environment that is as it was sealed."""
+    again = f"envbuilder run --profile {header.profile} {shlex.quote(header.run_file)}"
+    if result.code == "environment-touched":
+        return f"envbuilder verify --repair --profile {header.profile} {result.plugin} && {again}"
+    return again if result.code == "inputs-touched" else None
 
 
 def _hint(result: TaskResult, layout: RunLayout) -> str:

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import Interrupted
 from pipeline.models import Evaluation, Task, TaskResult
 from pipeline.placement import Slot
 from pipeline.scheduler.inference import do_inference
+from pipeline.scheduler.proof import Proof, Touched
 from pipeline.scheduler.tries import Finished, Setting, unstarted
 from pipeline.scheduler.work import do_eval, do_report
 
@@ -44,6 +46,9 @@ class Scheduler:
         self._placement = setting.placement
         self._record = record
         self._told: set[str] = set()
+        self._begun: dict[str, None] = {}
+        self._touched: dict[str, Touched] = {}
+        self._proof = Proof(setting.plan, setting.keeper, setting.folder)
         self._ended: queue.SimpleQueue[tuple[Slot, Finished | _Released | BaseException]] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -54,11 +59,38 @@ class Scheduler:
         """
         plan, setting = self._setting.plan, self._setting
         self._stage(plan.stage("inference"), lambda task, slot: do_inference(setting, task, slot))
+        self._prove(plan.stage("eval"))
         self._stage(plan.stage("eval"), lambda task, slot: do_eval(setting, task, slot))
-        reports = plan.stage("report")
+        self._prove(reports := plan.stage("report"))
         if reports:
             document = self._record.report_document()
             self._stage(reports, lambda task, slot: do_report(setting, task, slot, document))
+            self._prove(())
+
+    def _prove(self, coming: Sequence[Task]) -> None:
+        """See whether what was used since the last time is what it was, and whether the next stage's tasks can start."""
+        if not self._begun:
+            return
+        used = [task for task in self._setting.plan.tasks if task.id in self._begun]
+        self._begun.clear()
+        found = self._proof.of([*used, *coming])
+        self._touched = {task.id: found[task.id] for task in coming if task.id in found}
+        ended = [result for task in used if (result := self._record.result(task.id)) is not None]
+        results = [self._proved(result, found.get(result.id)) for result in ended]
+        self._record.prove(results)
+        for result in results:
+            if result.touched:
+                event = {"event": "task-touched", "task": result.id, "text": result.touched}
+                self._setting.events.append(event)
+                self._setting.reporter.noted(result.id, f"counts for nothing: {result.touched}")
+
+    def _proved(self, result: TaskResult, touched: Touched | None) -> TaskResult:
+        if touched is None:
+            return replace(result, proved=self._proof.is_whole)
+        result = replace(result, proved=False, touched=touched.text, notes=(*result.notes, touched.text))
+        return (
+            replace(result, status="failed", code=touched.code, error=touched.text) if result.status == "ok" else result
+        )
 
     def _stage(self, tasks: Sequence[Task], work: _Work) -> None:
         waiting = [task for task in tasks if not self._is_settled(task)]
@@ -120,6 +152,7 @@ class Scheduler:
             self._setting.reporter.noted(task.id, f"waits: {self._placement.refusal.text}")
 
     def _begin(self, work: _Work, task: Task, slot: Slot) -> None:
+        self._begun[task.id] = None
         self._record.begin(task, slot)
         threading.Thread(target=self._work, args=(work, task, slot), name=task.id).start()
 
@@ -189,6 +222,11 @@ class Scheduler:
         """Why a task is not to start, if it is not."""
         if self._setting.interrupted.is_set():
             return unstarted(task, "cancelled", "interrupted", "not started: the run was interrupted")
+        if task.id in self._touched:
+            touched = self._touched[task.id]
+            return replace(
+                unstarted(task, "failed", touched.code, f"not started: {touched.text}"), touched=touched.text
+            )
         judged = self._record.result(task.inference)
         if judged is not None and judged.status != "ok":
             return unstarted(task, "cancelled", "skipped", f"skipped: {judged.id} ended as {judged.status}")

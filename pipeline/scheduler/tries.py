@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pipeline.devices import kind_of
 from pipeline.identity import identity_of
 from pipeline.layout import Journal, RunLayout, now
-from pipeline.models import AttemptRecord, Evaluation, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
+from pipeline.models import AttemptRecord, Evaluation, Keeper, Plan, Reporter, Sample, Silence, Status, Task, TaskResult
 from pipeline.placement import AttemptRequest, AttemptResult, Placement, Slot, Stop
 from pipeline.protocol import Message, job_document
 from pipeline.redaction import clean_text, hidden
@@ -41,6 +43,8 @@ class Setting:
         grace_s: seconds between asking a worker to end and killing it.
         backoff_s: seconds before a second try; doubled before each further one.
         variables: environment variables for every worker.
+        keeper: knows what environments were; None where nobody does.
+        folder: what paths of weights are relative to.
     """
 
     plan: Plan
@@ -53,6 +57,14 @@ class Setting:
     grace_s: float = 10.0
     backoff_s: float = 1.0
     variables: Mapping[str, str] = field(default_factory=dict)
+    keeper: Keeper | None = None
+    folder: Path = Path()
+
+    def closed(self, task: Task) -> tuple[Path, ...]:
+        """What a task's workers have no business to write."""
+        environments = {each.environment.path for each in self.plan.tasks}
+        more = self.keeper.closed(task.environment) if self.keeper else ()
+        return (self.layout.runs, *environments, *more)
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ def unstarted(task: Task, status: Status, code: str | None = None, error: str | 
         versions=task.environment.versions,
         identity=task.identity,
         identity_parts=task.parts,
+        seal=task.environment.seal,
         weights=task.weights,
     )
 
@@ -195,7 +208,14 @@ class Tries:
     ) -> AttemptResult:
         setting, task, layout = self._setting, self.task, self._setting.layout
         folder = layout.attempt_dir(attempt)
-        job = job_document(task, attempt, folder=folder, device=self._slot.device, gpu_name=self._slot.name)
+        job = job_document(
+            task, attempt, folder=layout.output_dir(attempt), device=self._slot.device, gpu_name=self._slot.name
+        )
+        outputs = layout.output_dir(attempt)
+        outputs.mkdir(parents=True, exist_ok=True)
+        if "output" in work:
+            # The run's own folder is not for workers; a report is taken from here.
+            work = {**work, "output": str(outputs / str(work["output"]))}
         request = AttemptRequest(
             attempt,
             task.environment,
@@ -209,6 +229,8 @@ class Tries:
             task.silence_s,
             setting.grace_s,
             self._spent_s,
+            (*setting.closed(task), *(each for each in folder.parent.glob("*/") if each != folder)),
+            (folder.parent, outputs),
         )
         started = {"event": "attempt-started", "task": task.id, "attempt": attempt, "slot": self._slot.label}
         setting.events.append(started)
@@ -219,6 +241,8 @@ class Tries:
         )
         self.log = str(last.stderr or request.stderr)
         self._keep(attempt, last)
+        with contextlib.suppress(OSError):  # Most attempts leave nothing there.
+            outputs.rmdir()
         return last
 
     def measure(self, attempt: str, sample: Sample) -> None:
@@ -254,6 +278,7 @@ class Tries:
             last.returncode,
             dict(last.anomalies),
             dict(last.oom_kills),
+            last.guard,
         )
         self.records.append(record)
         loaded = last.messages.get("loaded")
@@ -262,6 +287,7 @@ class Tries:
             "code": last.code,
             "error": last.error,
             "returncode": last.returncode,
+            "guard": last.guard,
             "load_s": loaded.number("load_s") if loaded and loaded.body.get("warm") is not True else None,
         }
         event = {"event": "attempt-ended", "task": self.task.id, "attempt": attempt, **ended}

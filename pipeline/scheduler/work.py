@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from pipeline.protocol import record_documents
 from pipeline.scheduler.tries import Finished, Setting, Tries
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.placement import Slot
 
 
@@ -81,5 +84,23 @@ def do_report(setting: Setting, task: Task, slot: Slot, document: Mapping[str, o
     output = setting.layout.report(task.id, only=task.id == reports[0].id)
     setting.reporter.started(task.id, 0, slot.name or slot.device)
     tries = Tries(setting, task, slot)
-    tries.run(lambda: {"report": document, "output": str(output)}, lambda _message, _attempt: None)
-    return tries.finished(tries.result())
+    tries.run(lambda: {"report": document, "output": output.name}, lambda _message, _attempt: None)
+    result = tries.result()
+    if result.status == "ok" and tries.records:
+        _publish(setting.layout.output_dir(tries.records[-1].id), output)
+    return tries.finished(result)
+
+
+def _publish(folder: Path, output: Path) -> None:
+    """Put a report, and what was written beside it, into the run's folder; nothing else that is there gives way.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    kept = output.with_name(f"{output.stem}_files")
+    for path in folder.iterdir():
+        place = output.with_name(path.name)
+        if place == kept and place.is_dir():
+            shutil.rmtree(place)
+        if place in {output, kept} or not place.exists():
+            path.replace(place)

@@ -41,7 +41,7 @@ def test_doctor_is_content_with_a_whole_machine(workshop: Workshop) -> None:
         assert workshop.within("lock", "-q").status == 0
         assert workshop.within("build", "-q").status == 0
         found = judged(workshop.run("doctor", "--format", "json"))
-    names = ["uv", "git", "python", "gpu", "torch", "state", "disk", "links", "sizes", "leftovers", "seals"]
+    names = ["uv", "git", "python", "gpu", "torch", "state", "disk", "links", "sizes", "guard", "leftovers", "seals"]
     # A shell may have variables that reach no build, which is a line more.
     assert [name for name in found if name != "variables"] == [*names, "remotes", "index"]
     assert {state for what, (state, _) in found.items() if what != "disk"} == {"ok"}
