@@ -225,7 +225,7 @@ class Checker:
         except EnvbuilderError as error:
             hint = error.hint or edit_hint(entry)
             problems.append(self._problem(error.code, entry, error.message, where=error.where, hint=hint))
-            member = None
+            member = self.sources.glimpse(entry)
         rows, unfit = self._check_core(entry, member, refs or {})
         problems.extend(unfit)
         if member is not None:
@@ -579,7 +579,7 @@ class Checker:
         try:
             return (self.sources.member(plugin),)
         except EnvbuilderError:
-            return ()
+            return tuple(filter(None, [self.sources.glimpse(plugin)]))
 
     @staticmethod
     def _problem(

@@ -306,9 +306,7 @@ class Sources:
         found = self._found(source, repository, entry.at("source"), renewed=self._repin)
         if edited and not self._repin:
             self._refuse_another_commit(entry, source, found)
-        self._submodules.prove(repository, found.commit, source)
-        refuse_missing_workspace(repository, found.commit, source)
-        declared = self.declared(found.commit, source, entry)
+        declared = self._read(repository, found.commit, source, entry)
         return Pin(
             url=source.url,
             ref_kind=source.ref_kind,
@@ -323,6 +321,49 @@ class Sources:
             requires=declared.dependencies or (),
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
         )
+
+    def _read(self, repository: Repository, commit: str, source: GitSource, entry: Entry) -> Metadata:
+        """What the package at a commit declares, if all that it takes from elsewhere is to be had.
+
+        Raises:
+            MetadataError: it is not, or it cannot be read; all that is wrong is told.
+        """
+        faults: list[EnvbuilderError] = []
+        for step in (self._submodules.prove, refuse_missing_workspace):
+            try:
+                step(repository, commit, source)
+            except EnvbuilderError as error:
+                faults.append(error)
+        try:
+            # A build without what is missing would tell of that once more.
+            declared = self.static(repository, commit, source) if faults else self.declared(commit, source, entry)
+        except EnvbuilderError as error:
+            faults.append(error)
+        if not faults:
+            return declared
+        text = "; ".join(fault.message for fault in faults)
+        raise MetadataError(text, where=faults[0].where, hint=faults[0].hint, code=faults[0].code) from faults[0]
+
+    def glimpse(self, entry: Entry) -> Member | None:
+        """What a git entry is as far as its clone tells without a build or the network; None where that is nothing.
+
+        For entries of which something cannot be read or reached: what can be is judged all the same.
+        """
+        if not isinstance(entry.source, GitSource):
+            return None
+        repository = self.repository(entry.source.url)
+        if (old := self._trusted(entry, entry.source)) and not self._repin:
+            return Member(entry, Metadata(old.name, old.version, old.requires_python, old.requires), pin=old)
+        found = repository.resolve(entry.source.ref_kind, entry.source.ref) if repository.is_there else None
+        if found is None:
+            return None
+        declared = Metadata(None, None)
+        with contextlib.suppress(EnvbuilderError):
+            declared = self.static(repository, found.commit, entry.source)
+        source = entry.source
+        place = (source.url, source.ref_kind, source.ref, source.subdirectory)
+        facts = (found.object, found.commit, found.tree, declared.name or "", declared.version or "")
+        return Member(entry, declared, pin=Pin(*place, *facts))
 
     def git_settings(self, pins: Iterable[Pin]) -> dict[str, str]:
         """Variables by which uv's git fetches pinned commits, and their submodules, from the clones; see `bring`."""

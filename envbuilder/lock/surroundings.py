@@ -76,7 +76,10 @@ class Submodules:
         self._proved.add((*key, source.subdirectory))
 
     def _bring(self, repository: Repository, commit: str, source: GitSource) -> list[Submodule]:
+        """All submodules, each in a clone; those that are not to be had are told together."""
         found: list[Submodule] = []
+        lacking: list[str] = []
+        hint: str | None = None
         left = [Submodule(repository, commit, "")]
         while left:
             above = left.pop()
@@ -85,11 +88,13 @@ class Submodules:
                 url = _address(above.repository.url, address)
                 reason = self._lacks(url, pinned) if len(found) < _MOST else f"there are more than {_MOST}"
                 if url is None or reason:
-                    message = f"submodule {folder} ({address}) is not to be had: {reason}"
-                    hint = f"git ls-remote {shlex.quote(self._clone(url).remote)}" if url else None
-                    raise MetadataError(message, where=f"{source.url} {source.ref}:.gitmodules", hint=hint)
+                    lacking.append(f"submodule {folder} ({address}) is not to be had: {reason}")
+                    hint = hint or (f"git ls-remote {shlex.quote(self._clone(url).remote)}" if url else None)
+                    continue
                 found.append(Submodule(self._clone(url), pinned, folder))
                 left.append(found[-1])
+        if lacking:
+            raise MetadataError("; ".join(lacking), where=f"{source.url} {source.ref}:.gitmodules", hint=hint)
         return found
 
     def _lacks(self, url: str | None, commit: str) -> str:

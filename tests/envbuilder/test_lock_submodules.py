@@ -161,7 +161,8 @@ def test_mirrors_serve_entries_requirements_and_submodules_alike(workshop: Works
                 '"dependencies": []', f'"dependencies": {need}'
             )
         )
-    workshop.git("-C", str(place), "commit", "--quiet", "--all", "--message", "three")
+    workshop.git("-C", str(place), "add", "pyproject.toml", "backend")
+    workshop.git("-C", str(place), "commit", "--quiet", "--message", "three")
     workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
     for name in ("alpha", "lib", "dep", "sub"):
         serve(workshop, name, form)
@@ -174,6 +175,8 @@ def test_mirrors_serve_entries_requirements_and_submodules_alike(workshop: Works
     env = {"UV_CACHE_DIR": str(workshop.root / "second")}
     built = workshop.within("build", env=env)
     assert built.status == 0, built.err
+    shown = workshop.run("exec", "alpha", "--", "python", "-c", "import dep, inner, lib; print(inner.ANSWER)", env=env)
+    assert shown.out.strip() == "42"
     file = str(workshop.root / "all.bundle")
     made = workshop.within("bundle", "create", file, env=env)
     assert made.status == 0, made.err
@@ -188,3 +191,50 @@ def serve(workshop: Workshop, name: str, form: str) -> None:
         remote.rename(workshop.root / f"away-{name}")
     else:
         remote.rename(target)
+
+
+@pytest.mark.parametrize("missing", ["submodule", "workspace"])
+def test_what_is_missing_hides_nothing_else(workshop: Workshop, missing: str) -> None:
+    """Of a tag whose submodule or workspace is gone, version, core and Python are judged all the same, at once."""
+    workshop.settings(core={"vlm-core": '"0.2.0"'})
+    with_submodule(workshop, "../sub.git")
+    place = workshop.remotes / "alpha.git"
+    text = (place / "pyproject.toml").read_text().replace('version = "0.1.0"', 'version = "0.3.0"')
+    text = text.replace(">=3.8", "<3.8").replace("dependencies = []", 'dependencies = ["vlm-core>=7"]')
+    if missing == "workspace":
+        text += "[tool.uv.sources]\nvlm-core = {workspace = true}\n"
+    (place / "pyproject.toml").write_text(text)
+    workshop.git("-C", str(place), "add", "pyproject.toml", "backend")
+    workshop.git("-C", str(place), "commit", "--quiet", "--message", "three")
+    workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
+    if missing == "submodule":
+        (workshop.remotes / "sub.git").rename(workshop.root / "away-sub")
+    workshop.plugin("beta")
+    found = workshop.within("check", "--format", "json").json["problems"]
+    assert isinstance(found, list)
+    assert [(each["entry"], each["code"]) for each in found] == [
+        ("alpha", "core-incompatible"),
+        ("alpha", "lock-missing"),
+        ("alpha", "metadata-unreadable"),
+        ("alpha", "python-incompatible"),
+        ("alpha", "version-mismatch"),
+        ("beta", "lock-missing"),
+    ]
+
+
+def test_all_submodules_that_are_missing_are_told(workshop: Workshop) -> None:
+    """Two submodules that are gone are told in one go, by lock as by check."""
+    with_submodule(workshop, "../sub.git")
+    place = workshop.remotes / "alpha.git"
+    modules = (place / ".gitmodules").read_text()
+    (place / ".gitmodules").write_text(f'{modules}[submodule "two"]\n\tpath = src/two\n\turl = ../two.git\n')
+    commit = workshop.git("-C", str(workshop.remotes / "sub.git"), "rev-parse", "HEAD")
+    workshop.git("-C", str(place), "update-index", "--add", "--cacheinfo", f"160000,{commit},src/two")
+    workshop.git("-C", str(place), "add", ".gitmodules")
+    workshop.git("-C", str(place), "commit", "--quiet", "--message", "three")
+    workshop.git("-C", str(place), "tag", "--force", "v0.1.0")
+    (workshop.remotes / "sub.git").rename(workshop.root / "away-sub")
+    ran = workshop.within("lock", "--format", "json")
+    assert ran.codes == ["metadata-unreadable"]
+    assert "submodule src/inner" in ran.out
+    assert "submodule src/two" in ran.out
