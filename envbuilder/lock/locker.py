@@ -276,7 +276,8 @@ class Locker:
             draft = self.recorded(plugin)
             is_current = self.is_current(draft)
             if is_current and not self._wants_newer(plugin):
-                return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start), draft
+                detail = self._renewed(draft)
+                return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start, detail), draft
             before = self._texts(plugin) if is_current else None
             self.aligner.refuse_failed(plugin)
             # From what its metadata names alone: what the old lock held besides may not be needed any more.
@@ -293,6 +294,12 @@ class Locker:
         if before == self._texts(plugin):
             return PluginOutcome(plugin.name, "unchanged", time.monotonic() - start, "nothing newer"), final
         return PluginOutcome(plugin.name, "locked", time.monotonic() - start), final
+
+    def _renewed(self, draft: Draft) -> str:
+        """Tell which pins are written anew for a lock that stays as it is."""
+        known = self._pins.entries
+        names = [name for name, pin in draft.pins.items() if name in known and known[name] != pin]
+        return f"pins written anew: {', '.join(names)}" if names else ""
 
     def _texts(self, plugin: Entry) -> list[str]:
         return [(self.folder(plugin.name) / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "uv.lock")]

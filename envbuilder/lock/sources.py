@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import re
 import shlex
 import tempfile
@@ -13,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, urlsplit
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from envbuilder import uv
 from envbuilder.compat import requirement_on
@@ -482,7 +483,9 @@ class Sources:
             tree = Path(folder) / "source"
             self.checkout(repository, commit, tree)
             where = f"{source.url} {source.ref}"
-            return self._built(tree / source.subdirectory, where, entry, offline=self._offline)
+            declared = self._built(tree / source.subdirectory, where, entry, offline=self._offline)
+            lines = declared.dependencies or ()
+            return replace(declared, dependencies=tuple(_from_repository(line, tree, source) for line in lines))
 
     def _built(self, folder: Path, where: str, entry: Entry, *, offline: bool) -> Metadata:
         interpreter = uv.find_python(self._python_request(), offline=offline)
@@ -530,6 +533,30 @@ def readings(source: GitSource) -> list[GitSource]:
 def _bound(text: str, lines: Iterable[str]) -> str:
     """A build requirement; one without a version gets that under which the entry itself requires the package."""
     return text if Requirement(text).specifier else f"{text}{requirement_on(text, lines) or ''}"
+
+
+def _from_repository(line: str, tree: Path, source: GitSource) -> str:
+    """A requirement that a build told, where it names a folder of its own checkout as what it is: one of the repository.
+
+    uv reads it so, too. The folder's address is another one each time.
+
+    Raises:
+        MetadataError: it names a folder out of the checkout, which no other machine has.
+    """
+    try:
+        requirement = Requirement(line)
+    except InvalidRequirement:
+        return line
+    if not requirement.url or not requirement.url.lower().startswith("file:"):
+        return line
+    place = Path(unquote(urlsplit(requirement.url).path)).resolve()
+    inside = Path(os.path.relpath(place, tree.resolve())).as_posix()
+    if inside.split("/")[0] == "..":
+        message = f"it requires {requirement.name} from {inside}, which is out of its repository"
+        raise MetadataError(message, where=f"{source.url} {source.ref}")
+    fragment = "" if inside == "." else f"#subdirectory={quote(inside)}"
+    requirement.url = f"git+{source.url}@{source.ref}{fragment}"
+    return str(requirement)
 
 
 def index_settings(profile: Profile, scratch: Path) -> dict[str, str]:
