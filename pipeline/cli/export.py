@@ -34,7 +34,7 @@ def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None =
 
     The rows are in the data set's order. An item without an answer (it failed, or the run did not get to it) has no
     row: an empty one would be an answer, and a wrong one. How many were left out is told in the problems, and so is
-    what is wrong with the answers on disk; a task without any answer has no table. The tables come from the answers
+    what is wrong with the answers on disk; a task without any answer, or whose answers count for nothing, has no table. The tables come from the answers
     themselves, those of a run that was killed or still goes on too, and go to the run's own ``export/`` where no
     folder is given.
 
@@ -50,6 +50,9 @@ def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None =
         for result in load_outcome(layout).tasks:
             if result.stage == "inference":
                 found = find_answers(layout.answers(result.id))
+                if result.touched:
+                    problems.append(touched_problem(result, layout))
+                    continue
                 problems += [*answers_problems(result, found), *_left_out(result, found, layout)]
                 if found.answered:
                     written.append(_write(target, result, found, layout))
@@ -57,10 +60,17 @@ def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None =
         raise RecordError(f"cannot be written: {error}", where=str(target), hint=f"ls -ld {target}") from error
     if not written:
         text = f"run {layout.id}: nothing to export: no item has an answer"
-        told = "".join(f"; {each.message}" for each in problems if each.code == "answers-missing")
+        told = "".join(f"; {each.message}" for each in problems if each.code != "items-left-out")
         hint = f"envbuilder runs show {layout.id}"
         raise RecordError(text + told, where=str(layout.answers_dir), hint=hint)
     return Export(tuple(written), tuple(problems))
+
+
+def touched_problem(result: TaskResult, layout: RunLayout) -> Problem:
+    """The problem of a task whose answers count for nothing, so that they go into no table."""
+    text = f"{result.id}: left out: its answers count for nothing: {result.touched}"
+    hint = f"envbuilder runs show {layout.id}"
+    return Problem(result.code or result.status, text, result.plugin, str(layout.answers(result.id)), hint)
 
 
 def _left_out(result: TaskResult, found: AnswersFound, layout: RunLayout) -> list[Problem]:

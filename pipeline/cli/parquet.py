@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from envbuilder import fs
 from envbuilder.errors import Problem, ToolError
-from pipeline.cli.export import Export
+from pipeline.cli.export import Export, touched_problem
 from pipeline.cli.history import answers_problems, load_outcome
 from pipeline.errors import RecordError
 from pipeline.layout import find_answers, find_run, plain_bytes, read_items
@@ -61,6 +61,9 @@ def export_parquet(state_dir: Path, run: str | None = None, *, folder: Path | No
     for result in outcome.tasks:
         if result.stage == "inference":
             found = find_answers(layout.answers(result.id))
+            if result.touched:
+                problems.append(touched_problem(result, layout))
+                continue
             problems += [*answers_problems(result, found), *_not_reached(result, found, layout)]
             rows += _rows(layout, result, found)
     if not rows:

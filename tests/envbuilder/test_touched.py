@@ -76,7 +76,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """A workspace with a plugin that does what it is told, a judge and a report."""
     workshop = Workshop(tmp_path_factory.mktemp("touched"))
     workshop.plugin("doer", code=DOER)
-    workshop.plugin("judge", code=EXACT, keys={"stage": "eval", "entry": "judge:Plugin"})
+    deed = (
+        "import sys\n        from pathlib import Path\n        exec(context.params['deed'], {**globals(), **locals()})"
+    )
+    workshop.plugin(
+        "judge", code=EXACT.replace("self.context = context", deed), keys={"stage": "eval", "entry": "judge:Plugin"}
+    )
     workshop.plugin("page", code=REPORT, keys={"stage": "report", "entry": "page:Plugin"})
     workshop.write("data/lines.csv", ROWS)
     assert workshop.within("lock", "-q").status == 0
@@ -101,9 +106,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path)
 
 
-def run(workshop: Workshop, deeds: Mapping[str, str], *more: str, env: Mapping[str, str] = WALK) -> Ran:
-    """Run the three plugins, with deeds of the first."""
-    return workshop.within("run", str(write_run(workshop, deeds)), "--format", "json", *more, env=env)
+def run(
+    workshop: Workshop, deeds: Mapping[str, str], *more: str, env: Mapping[str, str] = WALK, judge: str = ""
+) -> Ran:
+    """Run the three plugins, with deeds of the first, and one of the judge's."""
+    return workshop.within("run", str(write_run(workshop, deeds, judge)), "--format", "json", *more, env=env)
 
 
 def test_weights_that_are_written_to_cost_the_result(bench: Bench) -> None:
@@ -212,14 +219,14 @@ def test_table_of_reach_names_tests_that_are_there() -> None:
     assert all(names or row[2].strip() == "yes" for row, names in zip(rows[1:], named, strict=True))
 
 
-def write_run(workshop: Workshop, deeds: Mapping[str, str]) -> Path:
+def write_run(workshop: Workshop, deeds: Mapping[str, str], judge: str = "") -> Path:
     """Write a run file of the three plugins, with deeds of the first."""
     entry = {"plugin": "doer", "params": dict(deeds)}
     document = {
         "name": "test",
         "data": {"lines": {"path": "data/lines.csv"}},
         "inference": [entry],
-        "eval": [{"plugin": "judge"}],
+        "eval": [{"plugin": "judge", "params": {"deed": judge}}],
         "report": [{"plugin": "page"}],
     }
     return workshop.write("run.yaml", json.dumps(document))
@@ -246,9 +253,29 @@ def test_package_installed_while_loading_is_seen_after_the_stage(workshop: Works
     assert figures(ran) == []
     report = json.loads(Path(str(ran.json["result"]["paths"]["report"])).read_text())  # type: ignore[index]
     assert "extra.py" in report["tasks"][0]["error"]
+    exported = workshop.within("runs", "show", "--export", "csv", "--format", "json")
+    assert exported.status != 0
+    assert "count for nothing" in exported.out
+    assert workshop.within("verify", "-q", "--repair").status == 0
+    why = workshop.within("plan", "--why", str(workshop.work / "run.yaml"), "--format", "json")
+    assert "counts for nothing" in why.json["result"]["why"][0]["why"]  # type: ignore[index]
+    resumed = workshop.within("resume", "--format", "json", env=WALK)
+    assert len(tasks(resumed)["inference"]["attempts"]) == 2  # type: ignore[arg-type]  # Every item is asked again.
+    assert (resumed.status, tasks(resumed)["inference"]["code"]) == (1, "environment-touched")
     assert workshop.within("verify", "-q", "--repair").status == 0
     again = run(workshop, {"load": OWN})
     assert tasks(again)["inference"]["reused"] is None
+
+
+def test_judge_that_is_changed_while_it_judges_loses_its_figures(workshop: Workshop) -> None:
+    """What is found when the stage of judges has ended leaves none of their figures, and the answers stay proved."""
+    ran = run(workshop, {}, judge=OWN)
+    found = tasks(ran)
+    assert (ran.status, found["eval"]["code"], figures(ran)) == (1, "environment-touched", [])
+    assert found["inference"]["proved"] is True
+    assert not list(workshop.work.glob(".envbuilder/runs/latest/metrics/*.json"))
+    report = json.loads(Path(str(ran.json["result"]["paths"]["report"])).read_text())  # type: ignore[index]
+    assert report["evaluations"] == []
 
 
 def test_judge_that_was_tampered_with_does_not_judge(workshop: Workshop) -> None:
