@@ -97,6 +97,8 @@ class Builder:
         self._choices = Choices(workspace.own, profile.name)
         self._machine = _Machine()
         self._base_folders: set[Path] = set()
+        self._supplies: dict[str, provided.Supply] = {}
+        self._uncompiled: dict[str, list[Path]] = {}
         self._clashes: dict[str, tuple[Problem, ...]] = {}
         self.store = Store(workspace.shared)
         self.generations = Generations(workspace.own, profile.name, self.store.folder)
@@ -285,7 +287,8 @@ class Builder:
         )
 
     def _key(self, draft: Draft) -> tuple[str, dict[str, object]]:
-        interpreter = self._interpreter(draft.plugin)
+        supply = self._supply(draft.plugin)
+        interpreter = supply.interpreter if supply else self._interpreter(draft.plugin)
         inputs: dict[str, object] = {
             "lock": lock_digest(lock_folder(self._workspace, self._profile, draft.plugin.name)),
             "extras": list(draft.plugin.extras),
@@ -307,10 +310,10 @@ class Builder:
             inputs["build-variables"] = {name: dict(each) for name, each in draft.build_variables.items()}
         if backend := self._backend(draft):
             inputs["torch"] = backend
-        if wanted := draft.plugin.provided:
-            supply = provided.supply(interpreter.path, wanted, draft.plugin.at("provided"))
+        if supply:
             self._base_folders.update(supply.folders)
             inputs["provided"] = supply.versions
+            inputs |= {"provided-from": list(map(str, supply.sites))} if supply.sites else {}
         text = json.dumps(inputs, sort_keys=True)
         return f"{draft.plugin.name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}", inputs
 
@@ -334,6 +337,19 @@ class Builder:
             raise UnfitError(reason, where=plugin.at("torch"), hint=edit_hint(plugin, "torch") if pinned else hint)
         return asked
 
+    def _supply(self, plugin: Entry) -> provided.Supply | None:
+        """What a plugin leaves to its base, as that is now; None where it leaves nothing.
+
+        Raises:
+            ProvidedError: the base lacks it.
+        """
+        if not plugin.provided:
+            return None
+        request = python_specifier(plugin.python or self._profile.python)
+        found = provided.supply(self._interpreter(plugin), request, plugin.provided, plugin.at("provided"))
+        self._supplies[plugin.name] = found
+        return found
+
     def _interpreter(self, plugin: Entry) -> Interpreter:
         request = python_specifier(plugin.python or self._profile.python)
         with self._interpreter_guard:
@@ -350,13 +366,14 @@ class Builder:
         *,
         mend: bool,
     ) -> None:
+        supply = self._supplies.get(draft.plugin.name)
         pins = draft.every_pin
         folder = lock_folder(self._workspace, self._profile, draft.plugin.name)
         with IndexMirrors(self._profile.index_mirrors).installable(folder) as project:
             recipe = Recipe(
                 project=project,
                 staging=self.store.staging(key),
-                interpreter=self._interpreter(draft.plugin),
+                interpreter=supply.interpreter if supply else self._interpreter(draft.plugin),
                 env={
                     **self._sources.git_settings(pins),
                     "UV_LINK_MODE": self._link_mode()[0],
@@ -364,18 +381,21 @@ class Builder:
                 skeletons=self.store.skeletons,
                 prepare=lambda: self._prepare(pins),
                 extra=_backend_in(inputs),
-                open_to_base=bool(draft.plugin.provided),
+                open_to_base=bool(supply and not supply.sites),
+                sites=supply.sites if supply else (),
                 offline=self._offline,
             )
             files, bytecode = self._fill(draft, key, recipe, report, mend=mend)
         tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}
         stamp = stamp_of(recipe.staging / "bin" / "python")
         lacking = bytecode.seed(self.store.pycache(key), recipe.staging, files)
-        if self._profile.compile_bytecode and lacking:
+        # What a base has without bytecode, every environment would compile anew as it loads.
+        sources = self._uncompiled.pop(draft.plugin.name, []) + (lacking if self._profile.compile_bytecode else [])
+        if sources:
             env = worker_environment(
                 recipe.staging, self.store.pycache(key), draft.plugin.env, self.store.compiled(draft.plugin.name, key)
             )
-            bytecode.compile(recipe.staging / "bin" / "python", lacking, env)
+            bytecode.compile(recipe.staging / "bin" / "python", sources, env)
         self.store.admit(key, recipe.staging, files=files, inputs={**inputs, "interpreter-stamp": stamp}, tools=tools)
         bytecode.publish()
 
@@ -447,7 +467,9 @@ class Builder:
         shared = self._refuse_clashes(draft, recipe)
         if wanted := draft.plugin.provided:
             installed = records.distributions(recipe.staging)
-            provided.prove(recipe.staging, wanted, installed, draft.plugin.at("provided"))
+            seen = provided.prove(recipe.staging, wanted, installed, draft.plugin.at("provided"))
+            pycache = self.store.pycache(recipe.staging.name)
+            self._uncompiled[draft.plugin.name] = bytecode.borrow(pycache, seen.folders, seen.names)
         failure = self._import(draft.plugin, recipe.staging, bytecode)
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
         files, wrong = self.store.survey(recipe.staging, before, shared=shared, trusting=bytecode.trusting)

@@ -289,7 +289,18 @@ def _search_path() -> list[str]:
         parts = [part for part in parts if os.path.realpath(part) != own]
     # pyenv puts one version on PATH at a time; uv does not look at the others by itself.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    return [*parts, *(str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True))]
+    # Images show the bin of a virtual environment alone, and keep the interpreter behind it elsewhere.
+    behind = [home for part in parts if (home := _home(Path(part).parent / "pyvenv.cfg"))]
+    return [*parts, *(str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True)), *behind]
+
+
+def _home(config: Path) -> str | None:
+    """Return the folder of the interpreter that a virtual environment was made with."""
+    try:
+        found = re.search(r"(?m)^home\s*=\s*(/.*?)\s*$", config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found[1] if found else None
 
 
 def identify(path: Path) -> Interpreter:

@@ -45,6 +45,19 @@ class Base:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(self.packages)
 
+    def environment(self, folder: Path, *flags: str) -> Base:
+        """Make a virtual environment of it, which may be a base too."""
+        subprocess.run([self.python, "-m", "venv", "--without-pip", *flags, folder], check=True)
+        made = object.__new__(Base)
+        made.root = folder
+        made.python = folder / "bin" / "python3"
+        made.packages = folder / "lib" / f"python{PYTHON}" / "site-packages"
+        return made
+
+    def compile(self) -> None:
+        """Have its packages' bytecode beside them, as pip leaves it."""
+        subprocess.run([self.python, "-m", "compileall", "-q", self.packages], check=True)
+
     @property
     def env(self) -> dict[str, str]:
         """Variables under which this is the interpreter that is found."""

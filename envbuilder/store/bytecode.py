@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -110,6 +110,34 @@ class Bytecode:
             and not self._link(facts.content.removeprefix("sha256:"), f"{place}/{name[:-2]}{self.tag}.pyc")
         ]
 
+    def borrow(self, pycache: Path, folders: Sequence[Path], names: Collection[str]) -> list[Path]:
+        """Link the bytecode that a base has beside its packages, which `PYTHONPYCACHEPREFIX` hides.
+
+        Args:
+            pycache: the environment's folder of bytecode.
+            folders: those of the base's packages.
+            names: the packages that are wanted, as they are called there.
+
+        Returns:
+            the sources of wanted packages that have no bytecode there.
+        """
+        lacking = []
+        for top in map(str, folders):
+            for folder, inner, files in os.walk(top):
+                made = set(_names(f"{folder}/__pycache__")) if "__pycache__" in inner else set()
+                inner[:] = [each for each in inner if each != "__pycache__"]
+                sources = {f"{each[:-2]}{self.tag}.pyc": each for each in files if each.endswith(".py")}
+                place = f"{pycache}{folder}"
+                with contextlib.suppress(OSError):  # Bytecode only saves time.
+                    if made & sources.keys():
+                        os.makedirs(place, exist_ok=True)  # noqa: PTH103 - thousands of them
+                    for each in made & sources.keys():
+                        os.symlink(f"{folder}/__pycache__/{each}", f"{place}/{each}")  # noqa: PTH211
+                if os.path.relpath(folder, top).split("/")[0] in {*names, "."}:
+                    left = (each for made_as, each in sources.items() if made_as not in made)
+                    lacking += [Path(folder, each) for each in left if folder != top or each in names]
+        return lacking
+
     def _link(self, digest: str, place: str) -> bool:
         kept = f"{self.folder}/{digest}.pyc"
         try:
@@ -154,6 +182,13 @@ class Bytecode:
         shared = str(self.folder) if self.trusting else ""
         argv: list[str | Path] = [python, "-c", text, entry, shared, str(self.fresh), listing, word]
         return process.run(argv, env=env, timeout_s=_TIMEOUT_S)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are what is wanted
+    except OSError:
+        return []
 
 
 def collect(shared: Path) -> None:

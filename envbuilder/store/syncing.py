@@ -55,6 +55,7 @@ class Recipe:
             uv's cache turned out to lack something.
         extra: which of the project's extras; its torch backend.
         open_to_base: whether the base interpreter's packages are to be seen inside.
+        sites: folders of a base that is a virtual environment, whose packages are to be seen inside.
         offline: whether the network is out of bounds.
         suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
         since_ns: when that cache was read, as `time.time_ns` tells it.
@@ -69,6 +70,7 @@ class Recipe:
     prepare: Callable[[], Mapping[str, str]]
     extra: str | None = None
     open_to_base: bool = False
+    sites: tuple[Path, ...] = ()
     offline: bool = False
     suspects: Collection[str] = ()
     since_ns: int = 0
@@ -181,9 +183,14 @@ def _lay(skeleton: Skeleton, recipe: Recipe) -> set[str]:
             _open_to_base(staging / "pyvenv.cfg")
         pth = site_packages(staging) / "_envbuilder_bytecode.pth"
         pth.write_text(_BYTECODE, encoding="utf-8")
+        base = site_packages(staging) / "zzz_envbuilder_base.pth"
+        if recipe.sites:
+            # The last of its kind, so that what others add comes first. A virtual environment's own .pth files count.
+            lines = "; ".join(f"site.addsitedir({str(folder)!r})" for folder in recipe.sites)
+            base.write_text(f"import site; {lines}\n", encoding="utf-8")
     except OSError as error:
         raise unwritable(staging, error) from error
-    return {*skeleton.names, str(pth.relative_to(staging))}
+    return {*skeleton.names, *(str(each.relative_to(staging)) for each in (pth, base))}
 
 
 def _open_to_base(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import zipfile
@@ -15,6 +16,7 @@ from workshop import PYTHON, Ran, Workshop
 
 from envbuilder.errors import ToolError
 from envbuilder.store.provided import supply
+from envbuilder.uv import find_python, identify
 
 
 @pytest.fixture
@@ -125,10 +127,12 @@ def test_base_whose_packages_print_is_asked_all_the_same(base: Base) -> None:
     """What a ``.pth`` file of the base prints is no answer, and hides none; one that ends Python well is told of."""
     talks = base.packages / "talks.pth"
     talks.write_text("import sys; print('hello')\n")
-    assert supply(base.python, {"torch": "==2.9.*"}, "here").versions == {"torch": "2.9.1+cluster"}
+    assert supply(identify(base.python), f"=={PYTHON}.*", {"torch": "==2.9.*"}, "here").versions == {
+        "torch": "2.9.1+cluster"
+    }
     talks.write_text("import os; os._exit(0)\n")
     with pytest.raises(ToolError, match="does not tell its packages: it printed nothing"):
-        supply(base.python, {"torch": "==2.9.*"}, "here")
+        supply(identify(base.python), f"=={PYTHON}.*", {"torch": "==2.9.*"}, "here")
 
 
 def test_another_version_in_the_base_is_another_environment(bench: Workshop, base: Base) -> None:
@@ -171,3 +175,91 @@ def test_provided_is_refused_where_it_makes_no_sense(bench: Workshop, keys: dict
     assert ran.status == 2
     assert said in ran.err
     assert "profiles/registry/reader.yaml:1:" in ran.err
+
+
+@pytest.fixture
+def cluster(base: Base, tmp_path: Path) -> Base:
+    """A virtual environment of an interpreter without torch, as images of clusters have it, with torch and a .pth."""
+    for old in base.packages.glob("torch*"):
+        shutil.rmtree(old)
+    made = base.environment(tmp_path / "opt of cluster" / "venv")
+    files = {"torch/__init__.py": b"VERSION = '2.9.1'\n", "torch/lazy.py": b"LAZY = 1\n"}
+    made.install(make_wheel(tmp_path / "cluster", "torch", "2.9.1", files=files))
+    made.install(make_wheel(tmp_path / "cluster", "numbers", "0.4"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "sidecar.py").write_text("A = 1\n")
+    (made.packages / "more.pth").write_text(f"{tmp_path / 'more'}\n")
+    return made
+
+
+def lazy(bench: Workshop, plugin: str, base: Base) -> Path:
+    """Where the bytecode of a module that no import has reached yet lies for a plugin."""
+    (place,) = (bench.work / ".envbuilder/pycache").glob(f"{plugin}-*")
+    found = Path(f"{place}{base.packages}/torch")
+    return next(found.glob("lazy.*.pyc"))
+
+
+def test_virtual_environment_on_path_is_a_base(bench: Workshop, cluster: Base) -> None:
+    """Its packages, and what its .pth files name, are seen after the environment's own; an upgrade is noticed."""
+    ran = lock_and_build(bench, cluster)
+    assert ran.status == 0, ran.err
+    code = "import torch, numbers, sidecar, importlib.metadata as m; print(torch.VERSION, m.version('numbers'), torch.__file__)"
+    told = inside(bench, cluster, code).split(" ", 2)
+    assert told == ["2.9.1", "1.0", str(cluster.packages / "torch" / "__init__.py")]
+    assert bench.within("verify", "--full", env=cluster.env).status == 0
+    assert "1 unchanged" in bench.within("build", env=cluster.env).out
+    assert not list(cluster.packages.rglob("*.pyc"))
+    cluster.install(make_wheel(bench.root / "cluster", "torch", "2.9.2"))
+    assert "not built" in bench.within("status", env=cluster.env).out
+    assert bench.within("build", env=cluster.env).status == 0
+    assert inside(bench, cluster, "import torch; print(torch.VERSION)") == "2.9.2"
+
+
+def test_interpreter_behind_an_environment_is_found_off_path(
+    base: Base, cluster: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PATH shows the environment alone, what it was made with serves."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(cluster.python.parent), "/usr/sbin"]))
+    monkeypatch.setenv("UV_PYTHON_PREFERENCE", "only-system")
+    monkeypatch.setenv("PYENV_ROOT", "/nonexistent")
+    assert find_python(f"=={PYTHON}.*", offline=True).path.resolve() == (base.python).resolve()
+
+
+@pytest.mark.parametrize("flags", [(), ("--system-site-packages",)])
+def test_environment_of_an_environment_is_a_base(
+    bench: Workshop, cluster: Base, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """A nested one shows its own packages alone; with system's packages, those of the interpreter too."""
+    inner = cluster.environment(tmp_path / "inner", *flags)
+    inner.install(make_wheel(tmp_path / "cluster", "torch", "2.9.3"))
+    assert lock_and_build(bench, inner).status == 0
+    assert inside(bench, inner, "import torch; print(torch.VERSION)") == "2.9.3"
+
+
+def test_base_without_the_package_is_named_with_every_environment_looked_at(bench: Workshop, cluster: Base) -> None:
+    """Neither the interpreter nor the environment has it: both are told, and the hint's interpreter is one of them."""
+    shutil.rmtree(cluster.packages / "torch-2.9.1.dist-info")
+    ran = lock_and_build(bench, cluster)
+    assert ran.status == 1
+    assert "provided-missing" in ran.err
+    assert f"nor has {cluster.python}" in ran.err
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_bytecode_of_the_base_is_compiled_once(bench: Workshop, cluster: Base, *, compiled: bool) -> None:
+    """What lies beside its packages is used, and what does not is compiled once for all environments."""
+    if compiled:
+        cluster.compile()
+    bench.plugin(
+        "writer",
+        dependencies=("torch",),
+        code="import torch\nclass Model: ...\n",
+        keys={"provided": {"torch": "==2.9.*"}},
+    )
+    ran = lock_and_build(bench, cluster)
+    assert ran.status == 0, ran.err
+    one, two = lazy(bench, "reader", cluster), lazy(bench, "writer", cluster)
+    assert one.samefile(two)
+    assert one.is_symlink() == compiled
+    trace = bench.run("exec", "reader", "--", "python", "-v", "-c", "import torch.lazy", env=cluster.env).err
+    assert f"code object from '{one}'" in trace
