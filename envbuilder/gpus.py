@@ -109,6 +109,7 @@ class Hiding:
     It is `meant` where the list names what there is, and leaves at least one.
     """
 
+    variable: str
     text: str
     left: int
     meant: bool = False
@@ -122,14 +123,14 @@ def hiding(driver: Driver | None, environ: Mapping[str, str] | None = None) -> H
         given = environ.get(_GIVEN)
         if given is None or given.strip() not in {"", "void", "none"}:
             return None
-        return Hiding(f"{_GIVEN}={given!r} gives this container none of the machine's GPUs", 0)
+        return Hiding(_GIVEN, f"{_GIVEN}={given!r} gives this container none of the machine's GPUs", 0)
     chosen, reason = _read_list(listed, visible)
     if len(chosen) == len(listed):
         return None
     named = f"{VISIBLE}={visible!r}" if visible else f"{VISIBLE} is empty and"
     many = f"{len(listed)} GPU{'s' if len(listed) > 1 else ''}"
     text = f"{named} hides {len(listed) - len(chosen)} of the machine's {many}{': ' if reason else ''}{reason}"
-    return Hiding(text, len(chosen), meant=bool(chosen) and not reason)
+    return Hiding(VISIBLE, text, len(chosen), meant=bool(chosen) and not reason)
 
 
 def read(nvml: Any = None) -> Driver | None:

@@ -91,13 +91,18 @@ def for_builds(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in sorted(env.items()) if not _NOT_FOR_BUILDS.fullmatch(name)}
 
 
-# Settings of a person's git that would change the files of a checkout, or run programs at one.
+# Settings of a person's git that would change the files of a checkout or a clone, or run programs at one.
 GIT_SETTINGS = (
     ("core.autocrlf", "false"),
     ("core.eol", "lf"),
     ("core.attributesFile", os.devnull),
     ("core.hooksPath", os.devnull),
     ("core.fsmonitor", "false"),
+    ("core.symlinks", "true"),
+    ("core.fileMode", "true"),
+    # Pruning would take pinned commits from clones.
+    ("fetch.prune", "false"),
+    ("fetch.pruneTags", "false"),
 )
 # pip's settings would steer backends that run it. Sets are walked in the same order each time, also in `setup.py`.
 OF_BUILDS = {"PIP_CONFIG_FILE": os.devnull, "PYTHONHASHSEED": "0"}

@@ -136,12 +136,16 @@ class Checkout:
 
     def _git(self, *arguments: str) -> process.Completed:
         address = self._address() if arguments[0] in {"fetch", "ls-remote", "submodule"} else ""
-        words = ["git", "-C", str(self.folder), *_settings(address, self._mirrors), *arguments]
+        words = ["git", *_PLAIN, "-C", str(self.folder), *_settings(address, self._mirrors), *arguments]
         return process.run(words, env=_environment(), timeout_s=_TIMEOUT_S)
 
     def _address(self) -> str:
         done = process.run(["git", "-C", self.folder, "config", "remote.origin.url"], timeout_s=_TIMEOUT_S)
         return done.stdout.strip()
+
+
+# What is read must not be coloured, set in columns or have signatures between its lines, as a person may like it.
+_PLAIN = ("-c", "color.ui=false", "-c", "column.ui=never", "-c", "log.showSignature=false")
 
 
 def _environment() -> dict[str, str]:

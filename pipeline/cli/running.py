@@ -294,7 +294,7 @@ def machine_problems(plan: Plan) -> tuple[Problem, ...]:
     found = []
     for task in plan.tasks:
         if lacking := slots.lacking(task.wish):
-            hint = "nvidia-smi -L" if slots.hiding is None else f"env -u {VISIBLE} envbuilder plan"
+            hint = "nvidia-smi -L" if slots.hiding is None else f"env -u {slots.hiding.variable} envbuilder plan"
             text = f"{task.id} {lacking}"
             found.append(Problem("gpu-missing", text, task.environment.plugin, hint=hint, severity="warning"))
     wanted = [task for task in plan.tasks if task.wish.gpus != 0 and task.stage == "inference"]
@@ -302,7 +302,7 @@ def machine_problems(plan: Plan) -> tuple[Problem, ...]:
         auto = (
             "; gpus: auto takes the CPU" if not slots.hiding.left and any(t.wish.gpus is None for t in wanted) else ""
         )
-        hint = f"env -u {VISIBLE} envbuilder plan"
+        hint = f"env -u {slots.hiding.variable} envbuilder plan"
         found.append(Problem("gpus-hidden", f"{slots.hiding.text}{auto}", hint=hint, severity="warning"))
     return tuple(found)
 

@@ -346,6 +346,27 @@ def test_gpus_that_a_variable_hides_are_told(bench: Workshop, visible: str) -> N
         assert told in ran.out
 
 
+def test_plan_tells_of_gpus_that_a_variable_hides(workshop: Workshop) -> None:
+    """`plan` names the tasks that cannot run and the variable that hides the GPU, with a command that shows it gone."""
+    workshop.plugin("alpha")
+    workshop.write("data.csv", "id;question;answer\n1;a;A\n")
+    tasks = "[{plugin: alpha, gpus: 1, id: needs}, {plugin: alpha, id: takes}, {plugin: alpha, gpus: 0, id: none}]"
+    workshop.write("run.yaml", f"{{name: small, data: {{few: {{path: data.csv}}}}, inference: {tasks}}}\n")
+    assert workshop.within("lock", "-q").status == 0
+    env = machine(workshop, "570.86.10")
+    for words in ((), ("--why",)):
+        ran = workshop.within(
+            "plan", "run.yaml", *words, "--format", "json", env={**env, "CUDA_VISIBLE_DEVICES": "GPU-7"}
+        )
+        assert (ran.status, ran.json["ok"], ran.codes) == (0, True, ["gpu-missing", "gpus-hidden"])
+        told = "CUDA_VISIBLE_DEVICES='GPU-7' hides 1 of the machine's 1 GPU: there is none called 'GPU-7'"
+        assert f"needs@few needs 1 GPU, found none: {told}" in ran.out
+        assert f"{told}; gpus: auto takes the CPU" in ran.out
+        assert "env -u CUDA_VISIBLE_DEVICES envbuilder plan" in ran.out
+    ran = workshop.within("plan", "run.yaml", "--format", "json", env={**env, "CUDA_VISIBLE_DEVICES": "0"})
+    assert ran.codes == []
+
+
 def test_what_is_built_with_torch_is_built_with_the_chosen_one(bench: Workshop, wheels: Path) -> None:
     """`no-build-isolation` gives a build the environment's torch, down to its backend, and each backend its own build."""
     note = """

@@ -16,6 +16,7 @@ from workshop import BACKEND, DATES, PYTHON, Workshop
 from envbuilder import variables
 from envbuilder.documents import parse_toml
 from envbuilder.uv import find_uv
+from envbuilder.workflow.checkout import Checkout
 
 TINY = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
 DYNAMIC = f'{TINY}[project]\nname = "alpha"\ndynamic = ["version"]\n'
@@ -211,6 +212,43 @@ def test_an_entrys_variables_reach_its_builds_and_are_part_of_the_key(workshop: 
     assert "CC" not in around(workshop)
 
 
+def test_an_entrys_variables_reach_what_its_lock_holds_from_source(workshop: Workshop, tmp_path: Path) -> None:
+    """A release without a wheel is built with the plugin's variables, which stale neither its lock nor another plugin's."""
+    wheels = tmp_path / "wheels"
+    facts = {"name": "tool", "version": "1.0"}
+    files = {"backend/tiny_backend.py": TELLING, "backend/project.json": json.dumps(facts), "pyproject.toml": TINY}
+    make_sdist(wheels, "tool", "1.0", {**files, "src/tool/__init__.py": ""})
+    env = {"UV_CACHE_DIR": str(tmp_path / "cache")}
+    with Index(wheels) as index:
+        workshop.write("profiles/prod/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
+        workshop.plugin("alpha", dependencies=("tool",), keys={"env": {"CC": "clang"}})
+        workshop.plugin("beta", dependencies=("tool",))
+        assert workshop.within("lock", "-q", env=env).status == 0
+        assert workshop.within("lock", "--check", "-q", env=env).status == 0
+        assert "unchanged" in workshop.within("lock", env=env).err
+        assert workshop.within("build", "-q", env=env).status == 0
+    compilers = {}
+    for name in ("alpha", "beta"):
+        environment = workshop.work / ".envbuilder" / "envs" / "prod" / name
+        around_it = json.loads(next(environment.glob("lib/*/site-packages/tool/around.json")).read_text())
+        compilers[name] = around_it.get("CC")
+    assert compilers == {"alpha": "clang", "beta": None}
+
+
+def test_a_checkout_gets_its_entrys_variables(workshop: Workshop) -> None:
+    """In dev, a folder is built with its entry's variables, and has the version that they say."""
+    released(workshop, "as-checkout")
+    workshop.package(
+        workshop.work / "packages" / "alpha", name="alpha", version="0.3.1", pyproject=DYNAMIC, backend=TELLING
+    )
+    overlay = {"source": {"path": "packages/alpha"}, "env": {"SETUPTOOLS_SCM_PRETEND_VERSION": "0.4.0"}}
+    workshop.write("profiles/registry/alpha.dev.yaml", json.dumps(overlay))
+    ran = workshop.within("build", "--profile", "dev", env={"SETUPTOOLS_SCM_PRETEND_VERSION": "9.9"})
+    assert ran.status == 0, ran.err
+    code = "import importlib.metadata as m; print(m.version('alpha'))"
+    assert workshop.run("exec", "--profile", "dev", "alpha", "--", "python", "-c", code).out.strip() == "0.4.0"
+
+
 def test_an_entry_may_pretend_a_version(workshop: Workshop) -> None:
     """A version that the entry itself names is everybody's: pin, lock and environment say it, and check judges it by the tag."""
     released(workshop, "says-itself", env={"SETUPTOOLS_SCM_PRETEND_VERSION": "0.3.2"})
@@ -238,6 +276,21 @@ def test_a_persons_git_changes_no_file(workshop: Workshop, tmp_path: Path) -> No
     environment = workshop.work / ".envbuilder" / "envs" / "prod" / "alpha"
     module = next(environment.glob("lib/*/site-packages/alpha/__init__.py"))
     assert module.read_bytes() == b"class Model:\n    pass\n"
+
+
+def test_a_persons_taste_for_colours_hides_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    """With git's colours, columns and signatures always on, a checkout's state is read as it is without."""
+    workshop.plugin("alpha")
+    settings = tmp_path / "gitconfig"
+    settings.write_text("[color]\nui = always\n[column]\nui = always\n[log]\nshowSignature = true\n")
+    folder = workshop.remotes / "alpha.git"
+    (folder / "uv.lock").write_text("mine\n")
+    (folder / "new.py").write_text("x = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Checkout(folder, {}).losses({})
+        patch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+        assert Checkout(folder, {}).losses({}) == plain
+    assert "\x1b" not in str(plain)
 
 
 def test_workers_keep_a_persons_shell(workshop: Workshop) -> None:
