@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -418,26 +419,139 @@ def module(name: str) -> Any:
 
 
 class OneByOne:
-    """Gives a model with ``predict_on_image`` the shape of the contract."""
+    """Gives a model with ``predict_on_image``, ``predict_on_images`` or both the shape of the contract."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     def predict(self, batch: Sequence[Item]) -> List[str]:
-        return [self._model.predict_on_image(str(item.image or ""), item.question) for item in batch]
+        return [self._answer(item) for item in batch]
+
+    def _answer(self, item: Item) -> Any:
+        images = images_of(item)
+        if len(images) < 2 and hasattr(self._model, "predict_on_image"):
+            return self._model.predict_on_image("".join(images), item.question)
+        if not hasattr(self._model, "predict_on_images"):
+            text = "item {!r} has {} images, and {} has no predict_on_images()"
+            raise FailureError("plugin-invalid", text.format(item.id, len(images), type(self._model).__name__))
+        return self._model.predict_on_images(images, item.question)
+
+
+def images_of(item: Item) -> List[str]:
+    """The paths of an item's images: of all of them, once items can have several."""
+    several = getattr(item, "images", None) or ()
+    return [str(image) for image in several or (item.image,) if image]
+
+
+def is_classic(model: Any) -> bool:
+    """Whether a class, or a model of it, is one that is asked about one item at a time, and none of the contract's."""
+    keeps_contract = hasattr(model, "predict") and hasattr(model, "load")
+    return not keeps_contract and (hasattr(model, "predict_on_image") or hasattr(model, "predict_on_images"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What a plugin's class is called with.
+
+    Attributes:
+        places: arguments that it takes by their place alone.
+        names: the others.
+        unknown: parameters that it does not take.
+        lacking: arguments that it needs and nobody gives.
+        known: the names of all that it takes.
+    """
+
+    places: Sequence[object] = ()
+    names: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    unknown: Sequence[str] = ()
+    lacking: Sequence[str] = ()
+    known: Sequence[str] = ()
+
+
+def arguments_for(factory: Any, context: Context) -> Arguments:
+    """The arguments of a plugin's class or function: parameters by name, and of the rest what the context has."""
+    try:
+        wanted = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # Classes of compiled modules may not tell.
+        return Arguments(names=context.params)
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = [each for each in wanted if each.kind not in variadic]
+    needed = {each.name for each in known if each.default is inspect.Parameter.empty}
+    values: Dict[str, object] = {"device": context.device, "seed": context.seed, "cache_dir": str(context.cache_dir)}
+    if "device_map" in needed:
+        values["device_map"] = context.device
+    values.update(context.params)
+    names = {each.name: values[each.name] for each in known if each.name in values}
+    lacking = [each.name for each in known if each.name in needed and each.name not in names]
+    unknown = [name for name in context.params if name not in names]
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in wanted):
+        names.update({name: context.params[name] for name in unknown})
+        unknown = []
+    places = []
+    for each in known:
+        if each.kind is inspect.Parameter.POSITIONAL_ONLY:
+            value = names.pop(each.name, each.default)
+            places.append(value)
+    return Arguments(places, names, unknown, lacking, [each.name for each in known])
+
+
+def construct(factory: Any, context: Context) -> Any:
+    """Call a plugin's class by the arguments that it takes by name, or refuse parameters that do not fit them.
+
+    Parameters that it does not take are no mistake where a ``load`` gets them too.
+    """
+    name = getattr(factory, "__name__", type(factory).__name__)
+    arguments = arguments_for(factory, context)
+    if arguments.lacking:
+        lines = ", ".join("{}: ...".format(each) for each in arguments.lacking)
+        text = "{}() needs {}, which params do not give; add to its task in the run file: params: {{{}}}"
+        raise FailureError("plugin-invalid", text.format(name, " and ".join(arguments.lacking), lines))
+    if isinstance(factory, type) and not hasattr(factory, "load"):
+        refuse_unknown(name, arguments)
+    plugin = factory(*arguments.places, **arguments.names)
+    if is_classic(plugin) and not hasattr(plugin, "load"):
+        refuse_unknown(name, arguments)
+    return plugin
+
+
+def refuse_unknown(name: str, arguments: Arguments) -> None:
+    """Refuse parameters that a class does not take."""
+    import difflib  # Only when something is wrong already.
+
+    for each in arguments.unknown:
+        near = difflib.get_close_matches(each, arguments.known, n=1)
+        takes = "nearest: " + near[0] if near else "it takes " + (", ".join(arguments.known) or "no arguments")
+        raise FailureError(
+            "plugin-invalid", "params.{}: {}() takes no argument of that name; {}".format(each, name, takes)
+        )
+
+
+def load(plugin: Any, context: Context) -> None:
+    """Have a plugin load what it needs; a model of another time may have a ``load`` that takes nothing."""
+    try:
+        inspect.signature(plugin.load).bind(context)
+    except TypeError:
+        if is_classic(plugin):
+            plugin.load()
+            return
+    except ValueError:
+        pass  # Methods of compiled modules may not tell what they take.
+    plugin.load(context)
 
 
 def create(factory: Any, stage: str, context: Context) -> Any:
     """Create a plugin, load it, and see that it can do its stage's work."""
     method = {"inference": "predict", "eval": "evaluate", "report": "render"}[stage]
     try:
-        plugin = foreign(factory)
-        classic = stage == "inference" and not hasattr(plugin, method) and hasattr(plugin, "predict_on_image")
+        # A class of the contract's shape, or of none, takes nothing: its parameters come with `load`.
+        by_name = stage == "inference" and (is_classic(factory) or not isinstance(factory, type))
+        plugin = foreign(lambda: construct(factory, context) if by_name else factory())
+        classic = stage == "inference" and is_classic(plugin)
         if not classic:
             require(plugin, method)
             require(plugin, "load")
         if callable(getattr(plugin, "load", None)):
-            foreign(lambda: plugin.load(context))
+            foreign(lambda: load(plugin, context))
     except (FailureError, TerminatedError):
         raise
     except BaseException as error:
