@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.config import PROFILES
-from envbuilder.errors import ToolError, counted
+from envbuilder.errors import EnvbuilderError, ToolError, counted
 from envbuilder.store import verify
 from envbuilder.store.checkouts import survey
 from envbuilder.store.environments import Store
@@ -35,6 +35,12 @@ class StoreKeeper:
 
     def changed(self, environment: Environment) -> str | None:
         """How an environment differs from what it was: its seal, its files by a walk, the code that it imports from."""
+        try:
+            return self._changed(environment)
+        except (EnvbuilderError, OSError) as error:  # What cannot be looked at proves nothing.
+            return f"it cannot be looked at: {error}"
+
+    def _changed(self, environment: Environment) -> str | None:
         if self._store.seal_digest(environment.key) != environment.seal:
             return "it was built anew"
         findings = verify.find(self._store.folder, [environment.key], full=False)[environment.key]

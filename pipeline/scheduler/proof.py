@@ -43,11 +43,24 @@ class Proof:
             path: _stamp(path) for paths in (*self._images.values(), *self._weights.values()) for path in paths
         }
         self._changed: dict[str, str] = {}
+        self._answers: dict[str, tuple[Path, _Stamp]] = {}
 
     @property
     def is_whole(self) -> bool:
         """Whether environments can be looked at too."""
         return self._keeper is not None
+
+    def keep(self, task: str, answers: Path) -> None:
+        """Remember the answers of a task as they are now that it has ended."""
+        self._answers[task] = answers, _stamp(answers)
+
+    def rewritten(self) -> dict[str, Touched]:
+        """The tasks whose answers were written to after they had ended."""
+        return {
+            task: Touched("inputs-touched", f"{path} was written to after the task had ended")
+            for task, (path, stamp) in self._answers.items()
+            if _stamp(path) != stamp
+        }
 
     def of(self, tasks: Iterable[Task]) -> dict[str, Touched]:
         """What changed of what each task uses, by the task's id; what is as it was, is left out."""
@@ -76,7 +89,7 @@ class Proof:
         for path in self._files(task):
             if path not in seen:
                 seen[path] = _stamp(path)
-            if seen[path] != self._stamps[path]:
+            if self._stamps[path] and seen[path] != self._stamps[path]:
                 changed.append(path)
         if not changed:
             return None

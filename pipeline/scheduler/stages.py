@@ -74,8 +74,11 @@ class Scheduler:
         used = [task for task in self._setting.plan.tasks if task.id in self._begun]
         self._begun.clear()
         found = self._proof.of([*used, *coming])
+        if coming and coming[0].stage == "eval":
+            found |= self._proof.rewritten()
         self._touched = {task.id: found[task.id] for task in coming if task.id in found}
-        ended = [result for task in used if (result := self._record.result(task.id)) is not None]
+        names = {task.id for task in used} | found.keys()
+        ended = [result for result in self._record.results if result.id in names]
         results = [self._proved(result, found.get(result.id)) for result in ended]
         self._record.prove(results)
         for result in results:
@@ -212,6 +215,7 @@ class Scheduler:
         """Whether a task need not run, because what it would come to is known; then its result is taken."""
         known = None if self._refusal(task) else self._setting.past.settled(task)
         if known is not None and known[0].reused is None:
+            self._keep_answers(known[0])
             self._record.add(*known)
             self._setting.reporter.noted(task.id, "ended before the run was resumed; stays as it is")
         elif known is not None:
@@ -236,7 +240,12 @@ class Scheduler:
         lacking = self._placement.lacking(task)
         return unstarted(task, "failed", "gpu-missing", lacking) if lacking else None
 
+    def _keep_answers(self, result: TaskResult) -> None:
+        if result.stage == "inference":
+            self._proof.keep(result.id, self._setting.layout.answers(result.id))
+
     def _end(self, result: TaskResult, evaluation: Evaluation | None = None) -> None:
+        self._keep_answers(result)
         self._record.add(result, evaluation)
         event = {"event": "task-ended", "task": result.id, "status": result.status, "reused": result.reused}
         self._setting.events.append({**event, "code": result.code, "error": result.error})

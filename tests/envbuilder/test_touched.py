@@ -113,6 +113,21 @@ def run(
     return workshop.within("run", str(write_run(workshop, deeds, judge)), "--format", "json", *more, env=env)
 
 
+def test_answers_that_another_task_rewrites_count_for_nothing(workshop: Workshop) -> None:
+    """The journal of a task that has ended is the runner's: what was put into it later is not judged."""
+    deed = "path = Path('../../answers/a@lines.jsonl')\npath.write_text(path.read_text().replace('three', 'other'))"
+    run_file = write_run(workshop, {})
+    document = json.loads(run_file.read_text())
+    document["inference"] = [{"plugin": "doer", "id": "a"}, {"plugin": "doer", "id": "b", "params": {"predict": deed}}]
+    run_file.write_text(json.dumps(document))
+    ran = workshop.within("run", str(run_file), "--format", "json", env=WALK)
+    found = {task["id"]: task for task in ran.json["result"]["tasks"]}  # type: ignore[index]
+    assert (ran.status, found["a@lines"]["code"], found["b@lines"]["status"]) == (1, "inputs-touched", "ok")
+    assert figures(ran) == [RIGHT]
+    again = workshop.within("run", str(run_file), "--format", "json")
+    assert [task["reused"] for task in again.json["result"]["tasks"][:2]] == [None, ran.json["result"]["id"]]  # type: ignore[index]
+
+
 def test_weights_that_are_written_to_cost_the_result(bench: Bench) -> None:
     """A new file beside declared weights costs nothing, one that changed costs the result."""
     weights = bench.write("weights/model.bin", "weights")
