@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from envbuilder.encodings import foreign
 from envbuilder.errors import ConfigError, Problem, nearest, redacted
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ Path_ = tuple[str | int, ...]
 class Place:
     """Where in which file; lines and columns count from 1, 0 where unknown.
 
-    `text` is what stands there, of a scalar: 3.10 is another text than 3.1, but the same number.
+    `text` is what stands there, of a scalar: 3.10 is another text than 3.1, but the same number. `plain` says that it
+    stands there without quotes.
     """
 
     file: str
     line: int = 0
     column: int = 0
     text: str = ""
+    plain: bool = False
 
     def __str__(self) -> str:
         if not self.line:
@@ -193,7 +196,9 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
-        self._places[path] = replace(self._places[path], text=node.value)
+        self._places[path] = replace(
+            self._places[path], text=node.value, plain=isinstance(node, yaml.ScalarNode) and not node.style
+        )
         try:
             return self._loader.construct_object(node)
         except yaml.constructor.ConstructorError as error:
@@ -429,13 +434,20 @@ def read_text(path: Path, shown: str, *, largest: int = LARGEST) -> str:
     """
     refuse_large(path, shown, largest)
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         message = f"no such file{_neighbour(path)}"
         raise ConfigError([Problem("config-missing", message, where=shown, hint=f"ls {Path(shown).parent}")]) from None
     except UnicodeDecodeError as error:
         place = Place(shown, error.object[: error.start].count(b"\n") + 1)
-        raise ConfigError([_problem(place, f"not UTF-8: byte {error.object[error.start]:#04x}")]) from error
+        found = foreign(error.object, shown)
+        byte = f"byte {error.object[error.start]:#04x}"
+        text = f"not UTF-8: {byte if found is None or found.found.startswith('byte') else found.found}"
+        hint = found.hint if found else None
+        raise ConfigError([Problem("config-invalid", text, where=str(place), hint=hint)]) from error
     except OSError as error:
         text = f"cannot be read: {error.strerror or error}"
         raise ConfigError([Problem("config-invalid", text, where=shown, hint=f"ls -ld {shown}")]) from error
+    if "\0" in text and (found := foreign(text.encode(), shown)):  # UTF-16 without its mark.
+        raise ConfigError([Problem("config-invalid", f"not UTF-8: {found.found}", where=shown, hint=found.hint)])
+    return text

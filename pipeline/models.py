@@ -139,12 +139,21 @@ class DataItem:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as read; `digest` covers its rows and the bytes of its images."""
+    """A data set as read.
+
+    Attributes:
+        name: its name in the run file.
+        path: the table.
+        digest: of its rows and the bytes of its images.
+        items: its rows.
+        warnings: what is wrong with its images, one for each kind of cause.
+    """
 
     name: str
     path: Path
     digest: str
     items: tuple[DataItem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,6 +236,11 @@ class Plan:
     gpu_wait_s: float
     data: tuple[DataSet, ...]
     tasks: tuple[Task, ...]
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is wrong with the images of its data sets."""
+        return tuple(warning for data in self.data for warning in data.warnings)
 
     def stage(self, stage: Stage) -> tuple[Task, ...]:
         """The tasks of one stage."""

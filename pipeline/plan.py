@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import ConfigError, Problem
-from pipeline.config.load import problem_at
+from pipeline.config.params import check_matrix
+from pipeline.config.problems import problem_at
 from pipeline.config.runfile import EvalEntry, InferenceEntry, TaskEntry
 from pipeline.identity import canonical, identity_of, planned_parts
 from pipeline.models import DataSet, Environment, Plan, Task, Wish
@@ -53,8 +54,10 @@ def make_plan(config: RunConfig, environments: Sequence[Environment]) -> Plan:
         environments: one for each plugin that the run file names.
 
     Raises:
-        ConfigError: two tasks would have one id.
+        ConfigError: two tasks would have one id, or two places set one parameter.
     """
+    if problems := check_matrix(config.file, config.tree):
+        raise ConfigError(problems)
     ready = {environment.plugin: environment for environment in environments}
     file = config.file
     inference = _named([*_inference(file)])
@@ -73,8 +76,7 @@ def _inference(file: RunFile) -> Iterator[_Variant]:
     entries: list[tuple[InferenceEntry, Path_]] = [(each, ("inference", i)) for i, each in enumerate(file.inference)]
     entries += [(InferenceEntry(plugin=name), ("matrix", "plugin", i)) for i, name in enumerate(file.matrix.plugin)]
     for entry, path in entries:
-        own = {name: values for name, values in file.matrix.params.items() if name not in entry.params}
-        choices = {**own, **entry.matrix}
+        choices = {**file.matrix.params, **entry.matrix}
         for values in itertools.product(*choices.values()):
             yield _Variant(entry, {**entry.params, **dict(zip(choices, values, strict=True))}, path)
 
@@ -129,6 +131,8 @@ def _refuse_twins(config: RunConfig, variants: Sequence[_Variant]) -> None:
                 place = config.tree.place(variant.path)
                 text = f"task {key[1]!r} stands here again; first at {config.tree.place(other.path)}"
                 remark = "give one of them an id: of its own"
+                if "matrix" in (variant.path[0], other.path[0]):
+                    remark = "name it under inference or in matrix.plugin, once"
                 problems.append(problem_at(place, text, code="duplicate-task", entry=entry.plugin, remark=remark))
                 break
     if problems:

@@ -155,7 +155,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
             "plan",
             settings.profile,
             {"plan": clean(hidden(to_json(found.tasks))), "why": to_json(found.decisions), **environments},
-            machine_problems(plan_run(request)),
+            (*machine_problems(plan_run(request)), *found.warnings),
             text=(_table(why_table(found.decisions)), *note),
         )
     planned = plan_run(request)
@@ -163,7 +163,7 @@ def plan(  # noqa: PLR0913 - a parameter for each option
         "plan",
         settings.profile,
         result={"plan": clean(hidden(to_json(planned.tasks))), **environments},
-        problems=machine_problems(planned),
+        problems=(*machine_problems(planned), *planned.warnings),
         text=(_table(plan_table(planned)), *note),
     )
 

@@ -164,7 +164,10 @@ def execute_run(
         layout.create()
         with layout.held():
             write_json(layout.run_file, read_run_file(request.run_file).tree.value)
-            carry_out(request, plan, layout, stop, reporter or Silence())
+            watcher = reporter or Silence()
+            for warning in plan.warnings:
+                watcher.noted(str(warning.where), warning.message)
+            carry_out(request, plan, layout, stop, watcher)
     return outcome_of(layout, stop)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import counted
+from envbuilder.errors import Problem, counted
 from pipeline.cli.resuming import tell
 from pipeline.cli.running import RunRequest, kinds_of, machine, plan_run, refuse_unknown
 from pipeline.identity import answers_digest, differences
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explained:
-    """A plan's tasks, and what is to become of each."""
+    """A plan's tasks, what is to become of each, and what is wrong with their images."""
 
     tasks: tuple[Task, ...]
     decisions: tuple[Decision, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def explain_run(request: RunRequest) -> Explained:
@@ -59,7 +60,7 @@ def explain_run(request: RunRequest) -> Explained:
         if found is not None:
             answers[task.id] = found.lines
         decisions[task.id] = _decide(task, found, len(items), request, archive, kinds(task))
-    return Explained(plan.tasks, tuple(decisions.values()))
+    return Explained(plan.tasks, tuple(decisions.values()), plan.warnings)
 
 
 def _decide(

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envbuilder.documents import Located, Path_, Place, read_yaml, validate
+from envbuilder.documents import Located, Path_, read_yaml, validate
 from envbuilder.errors import ConfigError, Problem, nearest
 from pipeline.config.datasets import read_data
+from pipeline.config.params import check_matrix, check_values
+from pipeline.config.problems import problem_at
 from pipeline.config.runfile import RunFile
 from pipeline.config.weights import Digests
 from pipeline.models import STAGES, DataSet, Stage
@@ -45,7 +47,10 @@ def read_run_file(path: Path) -> RunConfig:
         ConfigError: with one problem for each thing that is wrong.
     """
     tree = read_yaml(path, shown(path))
-    return RunConfig(path, validate(tree, RunFile), tree)
+    file = validate(tree, RunFile)
+    if problems := check_values(file, tree):
+        raise ConfigError(problems)
+    return RunConfig(path, file, tree)
 
 
 def plugins_named(config: RunConfig) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ def load_run(path: Path, known: Mapping[str, Stage], *, memo: Path | None = None
         ConfigError: with one problem for each thing that is wrong.
     """
     config = read_run_file(path)
-    problems = check_plugins(config, known) + _check_data_names(config)
+    problems = check_plugins(config, known) + _check_data_names(config) + check_matrix(config.file, config.tree)
     if not (config.file.inference or config.file.matrix.plugin):
         text = "inference: nothing to run; name at least one inference plugin"
         problems.append(problem_at(config.tree.place(("inference",)), text))
@@ -120,14 +125,6 @@ def check_plugins(config: RunConfig, known: Mapping[str, Stage]) -> list[Problem
             remark = f"{stage} plugins: {', '.join(sorted(others)) or 'none'}"
             problems.append(problem_at(place, text, code="wrong-stage", entry=name, remark=remark))
     return problems
-
-
-def problem_at(
-    place: Place, message: str, *, code: str = "config-invalid", entry: str | None = None, remark: str | None = None
-) -> Problem:
-    """A problem of a place in a file; the remark stands behind the command that opens it there."""
-    hint = f"${{EDITOR:-vi}} +{place.line or 1} {place.file}" + (f"  # {remark}" if remark else "")
-    return Problem(code, message, entry=entry, where=str(place), hint=hint)
 
 
 def _mentions(file: RunFile) -> Iterator[tuple[Path_, str, Stage]]:

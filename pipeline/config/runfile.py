@@ -8,36 +8,45 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringCo
 from envbuilder.documents import Document, slashed
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Also as people write it out: 10 min, 2 hours.
+_UNIT = "ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
 _MOST_GPUS = 1024
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d)\s*)+")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:iB)?")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(rf"(?:\d+(?:\.\d+)?\s*(?:{_UNIT})(?![a-z])\s*)+")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(iB|B)?", re.IGNORECASE)
+_PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNIT})(?![a-z])")
+_WHOLE = re.compile(r"\d{1,12}")
+_DECIMAL = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a duration such as ``10m``, ``30s``, ``1h30m`` or ``500ms``.
+    """Seconds of a duration such as ``10m``, ``30s``, ``1h30m``, ``500ms`` or ``10 min``.
 
     Raises:
         ValueError: it is none, or is no time at all.
     """
     if isinstance(value, str) and _DURATION.fullmatch(value.strip()):
-        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(value))
-        if seconds > 0:
+        seconds = sum(float(number) * _seconds(unit) for number, unit in _PART.findall(value))
+        if 0 < seconds < float("inf"):
             return seconds
     raise ValueError("expected a duration above zero with its unit, such as 30s, 10m or 1h30m")
 
 
+def _seconds(unit: str) -> float:
+    return _UNITS_S["ms" if unit.startswith(("ms", "milli")) else unit[0]]
+
+
 def parse_size(value: object) -> int:
-    """Bytes of a size such as ``16G``, ``500M`` or ``1.5T``, in powers of 1024.
+    """Bytes of a size: ``16G`` and ``16GiB`` are powers of 1024, ``16GB`` is one of 1000.
 
     Raises:
         ValueError: it is none, or nothing at all.
     """
     if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
-        size = int(float(found[1]) * 1024 ** (" KMGT".index(found[2])))
+        base = 1000 if (found[3] or "").lower() == "b" else 1024
+        size = int(float(found[1]) * base ** (" KMGT".index(found[2].upper())))
         if size > 0:
             return size
-    raise ValueError("expected a size above zero with its unit, such as 16G or 500M")
+    raise ValueError("expected a size above zero with its unit, such as 16G (GiB), 16GB (powers of 1000) or 500M")
 
 
 def parse_gpus(value: object) -> float | None:
@@ -48,6 +57,8 @@ def parse_gpus(value: object) -> float | None:
     """
     if value == "auto":
         return None
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         is_some = 1 < value <= _MOST_GPUS and float(value).is_integer()
         if is_some or 0 <= value <= 1:
@@ -55,11 +66,17 @@ def parse_gpus(value: object) -> float | None:
     raise ValueError("expected auto, a whole number of GPUs, or a part of one between 0 and 1")
 
 
+def parse_whole(value: object) -> object:
+    """A whole number; one in quotes, as templates write it, is the same number."""
+    return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else value
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PluginName = Annotated[str, StringConstraints(min_length=1)]
 # What editors are told is what people write, not what it becomes.
 Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]
 Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str)]
+Whole = BeforeValidator(parse_whole, json_schema_input_type=int)
 Gpus = Annotated[float | None, BeforeValidator(parse_gpus, json_schema_input_type=float | Literal["auto"])]
 Params = dict[str, JsonValue]
 Choices = dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
@@ -112,7 +129,9 @@ class TaskEntry(Document):
         json_schema_extra={"default": "5m"},
     )
     gpus: Gpus = Field(default=0.0, description="how many, or a share of one; auto takes one if there is any")
-    vram: Size | None = Field(default=None, description="free memory that each GPU must have: 16G")
+    vram: Size | None = Field(
+        default=None, description="free memory that each GPU must have: 16G or 16GiB; 16GB is in powers of 1000"
+    )
     gpu_ids: Literal["uuid", "index"] = Field(default="uuid", description="how GPUs are named to the worker")
 
 
@@ -120,7 +139,7 @@ class InferenceEntry(TaskEntry):
     """A model on data sets.
 
     ``gpus: auto`` takes one GPU if there is any, else the CPU. ``matrix`` lists values of this task's own
-    parameters; each combination is one task. A ``timing`` task has the machine to itself. ``weights`` are files and
+    parameters, which ``params`` does not set; each combination is one task. A ``timing`` task has the machine to itself. ``weights`` are files and
     folders, relative to the run file, that the model is loaded from: with other contents it is another model.
     """
 
@@ -129,7 +148,7 @@ class InferenceEntry(TaskEntry):
         description="auto: one GPU if there is any, else the CPU; a number, or a share",
         json_schema_extra={"default": "auto"},
     )
-    batch: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
+    batch: Annotated[int, Whole, Field(strict=True, ge=1, le=1_000_000)] = Field(
         default=1, description="items in one call of the model"
     )
     item_timeout: Duration | None = Field(default=None, description="for one item")
@@ -157,8 +176,8 @@ class Matrix(Document):
     """What to try in every combination.
 
     ``plugin`` lists inference plugins, each as if ``- {plugin: NAME}`` stood under ``inference``. ``params`` lists
-    values by parameter; every inference task that does not set that parameter itself (in ``params`` or ``matrix``)
-    becomes one task for each value.
+    values by parameter; every inference task becomes one task for each value. A parameter that a task sets itself, in
+    ``params`` or in a ``matrix`` of its own, cannot stand here too: that is refused with both places.
     """
 
     plugin: list[PluginName] = Field(default_factory=list, description="inference plugins")
@@ -180,16 +199,16 @@ class RunFile(Document):
     eval: list[EvalEntry] = Field(default_factory=list, description="judges of their answers")
     report: list[ReportEntry] = Field(default_factory=list, description="writers of reports")
     matrix: Matrix = Field(default=Matrix(), description="what to try in every combination")
-    repeat: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+    repeat: Annotated[int, Whole, Field(strict=True, ge=1, le=1000)] = Field(
         default=1, description="how often every inference task is run"
     )
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
+    seed: Annotated[int, Whole, Field(strict=True, ge=0, lt=2**32)] = Field(
         default=0, description="of random numbers, for every worker"
     )
     on_failure: Literal["continue", "stop"] = Field(
         default="continue", description="stop: nothing but the report is started once a task has failed"
     )
-    retries: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(
+    retries: Annotated[int, Whole, Field(strict=True, ge=0, le=100)] = Field(
         default=0, description="how often an attempt that crashed or was killed is made again"
     )
     deterministic: bool = Field(default=False, description="torch's deterministic kernels, which are slower")

@@ -51,12 +51,68 @@ def test_tasks_are_made_for_each_data_set_or_those_named() -> None:
     assert _ids(text, DATA) == ["ocr@lines", "ocr@pages", "vlm@pages", "metrics:ocr@lines"]
 
 
-def test_matrix_expands_what_a_task_does_not_set_itself() -> None:
-    """Parameters of the matrix multiply tasks, an entry's own stand; only what differs is in the id."""
-    text = "inference: [{plugin: ocr}, {plugin: vlm, params: {beam: 9}}]\nmatrix: {params: {beam: [1, 4], tone: [x]}}"
+def test_matrix_expands_every_task() -> None:
+    """Parameters of the matrix multiply tasks; what a task sets beside them stands, and only what differs is in the id."""
+    text = "inference: [{plugin: ocr}, {plugin: vlm, params: {top: 9}}]\nmatrix: {params: {beam: [1, 4], tone: [x]}}"
     plan = _plan(text)
-    assert [task.id for task in plan.tasks] == ["ocr[beam=1]@lines", "ocr[beam=4]@lines", "vlm@lines"]
-    assert plan.tasks[2].params == {"beam": 9, "tone": "x"}
+    assert [task.id for task in plan.tasks] == [
+        f"{plugin}[beam={beam}]@lines" for plugin in ("ocr", "vlm") for beam in (1, 4)
+    ]
+    assert plan.tasks[2].params == {"top": 9, "beam": 1, "tone": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "told"),
+    [
+        (
+            "inference:\n- {plugin: ocr, params: {beam: 9}}\nmatrix: {params: {beam: [1, 4]}}",
+            "run.yaml:4:26",
+            "inference.0.params.beam: the parameter is set here, and matrix.params.beam at run.yaml:5:19 lists values",
+        ),
+        (
+            "inference:\n- {plugin: ocr, params: {beam: 9}, matrix: {beam: [1, 4]}}",
+            "run.yaml:4:26",
+            "inference.0.matrix.beam at run.yaml:4:45 lists values",
+        ),
+        (
+            "inference:\n- {plugin: ocr, matrix: {beam: [2, 3]}}\nmatrix: {params: {beam: [1, 4]}}",
+            "run.yaml:4:26",
+            "matrix.params.beam at run.yaml:5:19 lists values",
+        ),
+        (
+            "inference: [{plugin: ocr}]\nmatrix: {params: {beam: [1, 4, 1.0]}}",
+            "run.yaml:4:32",
+            "first at run.yaml:4:26",
+        ),
+        ("inference: [{plugin: ocr, matrix: {beam: [a, a]}}]", "run.yaml:3:46", "first at run.yaml:3:43"),
+    ],
+)
+def test_a_parameter_set_twice_is_refused_with_both_places(text: str, where: str, told: str) -> None:
+    """Whichever two places set one parameter, none of them wins in silence."""
+    with pytest.raises(ConfigError) as caught:
+        _plan(text)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("parameter-twice", where)
+    assert told in problem.message
+    assert str(problem.hint).startswith("${EDITOR:-vi} +")
+
+
+def test_a_matrix_over_keys_of_a_task_is_refused() -> None:
+    """`batch` in a matrix would be a parameter of the plugin, and change nothing of the run."""
+    with pytest.raises(ConfigError) as caught:
+        _plan("inference: [{plugin: ocr, matrix: {batch: [1, 8]}}]\nmatrix: {params: {timeout: [1m, 2m]}}")
+    first, second = caught.value.problems
+    assert "'timeout' is a key of the task" in first.message
+    assert "{plugin: NAME, batch: 1}" in str(second.hint)
+
+
+def test_a_plugin_of_the_matrix_that_stands_elsewhere_too_is_refused() -> None:
+    """The remedy is to name it once."""
+    with pytest.raises(ConfigError) as caught:
+        _plan("inference: [{plugin: ocr}]\nmatrix: {plugin: [ocr]}")
+    (problem,) = caught.value.problems
+    assert problem.code == "duplicate-task"
+    assert "name it under inference or in matrix.plugin, once" in str(problem.hint)
 
 
 def test_matrix_of_plugins_and_an_entrys_own() -> None:
