@@ -33,6 +33,7 @@ VERSION = 1
 WORKER = os.getpid()
 MOST_ANSWER_CHARS = 1_000_000
 MOST_ERROR_CHARS = 500
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 FIGURES = ("overall", "by_class", "by_item", "lower_is_better")
 NOTABLE = (
     "torch",
@@ -570,6 +571,9 @@ def infer(channel: Channel, job: Mapping[str, Any], plugin: Any) -> None:
     """Answer all items, batch by batch."""
     items = [make_item(each) for each in job["items"]]
     size = 1 if isinstance(plugin, OneByOne) else job["batch"]
+    if size < min(job["batch"], len(items)):
+        text = "batches of 1, not of {}: predict_on_image() takes one image a call".format(job["batch"])
+        channel.send("degraded", text=text, batch=size)
     inference = Inference(channel, plugin, size, shares_gpu=job["shares_gpu"])
     alone = set(job.get("alone", ()))
     while items:
@@ -601,8 +605,8 @@ class Inference:
         self._shares_gpu = shares_gpu
         self.size = size
 
-    def answer(self, batch: Sequence[Item]) -> None:
-        """Have a batch answered."""
+    def answer(self, batch: Sequence[Item], *, again: bool = False) -> None:
+        """Have a batch answered; `again` where it is part of one that was not."""
         self._channel.send("started", items=[item.id for item in batch])
         begin = time.perf_counter()
         answers: Optional[List[Any]] = None
@@ -628,9 +632,9 @@ class Inference:
             raise FailureError("gpu-broken", text)
         else:
             # Only here is the exception gone, and with it the frames that held on to memory.
-            self._fail(batch, reason, text, latency_s)
+            self._fail(batch, reason, text, latency_s, again=again)
 
-    def _fail(self, batch: Sequence[Item], reason: Optional[str], text: str, latency_s: float) -> None:
+    def _fail(self, batch: Sequence[Item], reason: Optional[str], text: str, latency_s: float, *, again: bool) -> None:
         if reason:
             free_memory()
         others = foreign_gpu_memory() if reason == "oom-gpu" and not self._shares_gpu else 0
@@ -645,8 +649,12 @@ class Inference:
         if reason in ("oom-gpu", "oom-host") and half < self.size:
             self.size = half
             self._channel.send("degraded", text="{}: batches of {} from here on".format(reason, half), batch=half)
-        self.answer(batch[:half])
-        self.answer(batch[half:])
+        if reason not in ("oom-gpu", "oom-host"):
+            # The host counts them: a plugin may fail so at every batch of a night.
+            kind = "miscounted" if reason == "plugin-invalid" else "failed"
+            self._channel.send("degraded", text=text, parted=kind, items=0 if again else len(batch))
+        self.answer(batch[:half], again=True)
+        self.answer(batch[half:], again=True)
 
 
 def answers_of(found: Any, count: int) -> List[Any]:
@@ -747,7 +755,7 @@ def run_command(channel: Channel, job: Mapping[str, Any]) -> None:
         text = "cannot start {}: {}".format(job["command"][0], error.strerror or error)
         raise FailureError("command-missing", text) from error
     for number, line in enumerate(follow(job["answers"], lambda: process.poll() is None), 1):
-        pass_on(channel, line, "{}:{}".format(job["answers"], number))
+        pass_on(channel, line, "{}:{}".format(job["answers"], number), first=number == 1)
     if process.returncode:
         how = (
             "signal {}".format(-process.returncode) if process.returncode < 0 else "exit {}".format(process.returncode)
@@ -782,22 +790,46 @@ def follow(path: str, alive: Callable[[], bool]) -> Iterator[bytes]:
         yield rest
 
 
-def pass_on(channel: Channel, line: bytes, where: str) -> None:
+def pass_on(channel: Channel, line: bytes, where: str, *, first: bool = False) -> None:
     """Send one line of a command's answers file; anything else is refused."""
+    if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FailureError("plugin-invalid", "{}: expected JSON in UTF-8, found UTF-16".format(where))
+    if first and line.startswith(BYTE_ORDER_MARK):
+        line = line[len(BYTE_ORDER_MARK) :]
     if not line.strip():
         return
     try:
-        found = json.loads(line.decode("utf-8"))
-        item = str(found.pop("item"))
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise FailureError("plugin-invalid", "{}: expected an object with item and answer".format(where)) from None
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=without_twins)
+    except (ValueError, RecursionError) as error:
+        text = "{}: expected an object with item and answer, found no JSON: {}".format(where, error)
+        raise FailureError("plugin-invalid", text[:MOST_ERROR_CHARS]) from None
+    item = found.pop("item", None) if isinstance(found, dict) else None
+    if isinstance(item, bool) or not isinstance(item, (str, int)):
+        text = "{}: expected an object with item and answer; item is {}".format(where, brief(item))
+        raise FailureError("plugin-invalid", text)
     answer, reason, latency_s = (found.pop(name, None) for name in ("answer", "error", "latency_s"))
     body: Dict[str, object] = {"error": str(reason)[:MOST_ERROR_CHARS]}
     if reason is None:
         if not isinstance(answer, str):
-            raise FailureError("plugin-invalid", "{}: expected answer to be text".format(where))
+            text = "{}: expected answer to be text, found {}".format(where, brief(answer))
+            raise FailureError("plugin-invalid", text)
         body = {"extra": plain(found), **{k: v for k, v in answer_body(answer).items() if k != "extra"}}
-    channel.send("answer", item=item, latency_s=latency_s if isinstance(latency_s, (int, float)) else None, **body)
+    timed = isinstance(latency_s, (int, float)) and not isinstance(latency_s, bool)
+    channel.send("answer", item=str(item), latency_s=plain(latency_s) if timed else None, **body)
+
+
+def without_twins(pairs: Sequence[Tuple[str, Any]]) -> Dict[str, Any]:
+    """An object of JSON; one that has a key twice is refused, for only one of its values would count."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError("key {!r} stands there twice".format(next(key for key in keys if keys.count(key) > 1)))
+    return found
+
+
+def brief(value: Any) -> str:
+    """A value of JSON in a few words."""
+    return json.dumps(value)[:60]
 
 
 def make_item(fields: Mapping[str, Any]) -> Item:

@@ -332,6 +332,11 @@ class TaskResult:
     taken from; every figure of it was measured there. `left_items` were neither answered nor failed when the task ended.
     `seal` is that of its environment. `proved` says that what it used was still the same when its stage had ended, and
     `touched` what was not: then it counts for nothing.
+
+    `items_per_s` counts the time inside ``predict`` alone, `task_items_per_s` all of the task, loading included;
+    neither compares with others' where `speed_comparable` is false, for the run then did other than it was asked.
+    `gpu_memory_of` says whose memory `peak_gpu_tree_bytes` is: that of the task's own ``processes``, or of the whole
+    ``card``, whoever else used it, where the driver does not tell processes apart; empty where none was measured.
     """
 
     id: str
@@ -352,10 +357,13 @@ class TaskResult:
     load_s: float | None = None
     wall_s: float | None = None
     items_per_s: float | None = None
+    task_items_per_s: float | None = None
+    speed_comparable: bool = True
     peak_ram_bytes: int | None = None
     peak_gpu_bytes: int | None = None
     peak_tree_bytes: int | None = None
     peak_gpu_tree_bytes: int | None = None
+    gpu_memory_of: Literal["", "processes", "card"] = ""
     cpu_s: float | None = None
     environment: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -517,10 +525,17 @@ def to_json(value: object) -> object:
 
 @dataclass(frozen=True)
 class Sample:
-    """What an attempt's processes use at a moment: resident memory of all, and of the GPUs that it holds (None: none)."""
+    """What an attempt's processes use at a moment.
+
+    Attributes:
+        ram_bytes: resident memory of all of them.
+        gpu_bytes: memory of the GPUs that it holds; None where it holds none.
+        gpu_of: whose memory that is: its own ``processes``', or all that came to be used of the ``card`` meanwhile.
+    """
 
     ram_bytes: int
     gpu_bytes: int | None = None
+    gpu_of: Literal["", "processes", "card"] = ""
 
 
 class Keeper(Protocol):

@@ -6,14 +6,14 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from envbuilder import gpus
 from envbuilder.errors import ToolError
 from pipeline import supervisor
 from pipeline.attempt import AttemptRequest, AttemptResult, Stop, Worker, run_attempt
 from pipeline.models import Sample
-from pipeline.slots import Refusal, Slot, Slots, used_on
+from pipeline.slots import Refusal, Slot, Slots, used_by, used_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,17 +137,26 @@ class LocalMachine:
                 thread.join()
 
     def _look(self, slot: Slot, root: int, watcher: Watcher, over: threading.Event) -> None:
-        before = self._gpu_bytes(slot)
+        before = used_on(slot, self._driver(slot))
+        listed = False
         while not over.wait(_SAMPLE_EVERY_S):
-            used = self._gpu_bytes(slot)
+            tree = supervisor.descendants(root)
+            driver = self._driver(slot)
+            own = used_by(tree, slot, driver)
+            # Before a process has begun with its GPU it is not listed; in a container, or under WSL, it never is.
+            listed = listed or own is not None
+            used = used_on(slot, driver)
             grown = None if used is None or before is None else max(0, used - before)
-            watcher.measured(Sample(sum(map(_resident, supervisor.descendants(root))), grown))
+            of_gpu = own or 0 if listed else grown
+            whose: Literal["", "processes", "card"] = "processes" if listed else "card"
+            ram = sum(map(_resident, tree))
+            watcher.measured(Sample(ram) if of_gpu is None else Sample(ram, of_gpu, whose))
 
-    def _gpu_bytes(self, slot: Slot) -> int | None:
+    def _driver(self, slot: Slot) -> Driver | None:
         if not slot.gpus:
             return None
         try:
-            return used_on(slot, self._read())
+            return self._read()
         except ToolError:
             return None
 

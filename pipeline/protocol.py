@@ -12,7 +12,8 @@ A message is one line of JSON with ``v``, ``seq``, ``attempt`` and ``type``; the
 * ``log``: ``text``;
 * ``progress``: ``done``, ``total``, ``text``, of something other than items;
 * ``metric``: ``name``, ``value``, a figure of the plugin's own;
-* ``degraded``: ``text``, what was done less well than asked for; ``batch``, where it is that;
+* ``degraded``: ``text``, what was done less well than asked for; ``batch``, where it is that; ``parted`` and ``items``
+  of a batch that was taken apart because it ``failed`` or was ``miscounted`` (0 items for a part of one that was);
 * ``failed``: ``code``, ``status``, ``error``, and what ``done`` has;
 * ``done``: ``peak_ram_bytes``, ``peak_gpu_bytes``, ``cpu_s``.
 """

@@ -25,7 +25,7 @@ from pipeline.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
     from rich.progress import Progress, TaskID
@@ -36,6 +36,8 @@ _LINE_EVERY_S = 10.0
 _LONG_S = 600.0
 # The class of everything; no class of a data set's own is in brackets like that.
 _ALL = "(all)"
+# Marks speeds that compare with no others.
+_ODD = "*"
 # A SHA-256 in hexadecimal digits.
 _DIGEST_LENGTH = 64
 
@@ -215,7 +217,9 @@ def ending(result: TaskResult) -> str:
     if result.stage == "inference":
         words.append(f"{result.items - result.failed_items}/{result.items} items")
         if result.items_per_s and not result.reused:
-            words.append(f"{rounded(result.items_per_s)}/s")
+            words.append(f"{rounded(result.items_per_s)}/s in predict")
+        if result.task_items_per_s and not result.reused:
+            words.append(f"{rounded(result.task_items_per_s)}/s in all")
     if result.wall_s is not None and not result.reused:
         words.append(f"{result.wall_s:.1f} s")
     return ", ".join(words)
@@ -228,7 +232,7 @@ def outcome_tables(results: Sequence[TaskResult], evaluations: Sequence[Evaluati
     lie apart, and on what tasks ran and what they used.
     """
     shown = [result for result in results if result.stage == "inference" or result.status != "ok"]
-    columns = ("task", "status", "items", "failed", "items/s", "device")
+    columns = ("task", "status", "items", "failed", "predict/s", "task/s", "device")
     found = (
         Table("tasks", columns, tuple(_facts(result) for result in shown)),
         _figures_table(evaluations),
@@ -270,7 +274,8 @@ def _resources(result: TaskResult) -> tuple[str, ...]:
         _seconds(loaded),
         _seconds(result.wall_s),
         _size(result.peak_tree_bytes, result.peak_ram_bytes),
-        _size(result.peak_gpu_tree_bytes, result.peak_gpu_bytes),
+        _size(result.peak_gpu_tree_bytes, result.peak_gpu_bytes)
+        + (" (card)" if result.gpu_memory_of == "card" else ""),
         result.attempts[-1].guard if result.attempts else "",
         ", ".join(remarks),
     )
@@ -298,7 +303,7 @@ def _spread_table(results: Sequence[TaskResult], evaluations: Sequence[Evaluatio
     names = _metric_names(evaluations)
     rows = []
     for base, group in groups.items():
-        for name, values in (*_metric_values(group, evaluations, names), ("items/s", _speeds(group))):
+        for name, values in (*_metric_values(group, evaluations, names), *_speeds(group)):
             if len(group) > 1 and values:
                 rows.append((base, name, str(len(values)), *_spread(values)))
     return Table("spread", ("task", "figure", "n", "mean", "sd", "least", "most"), tuple(rows))
@@ -314,8 +319,12 @@ def _metric_values(
     ]
 
 
-def _speeds(group: Sequence[TaskResult]) -> list[float]:
-    return [result.items_per_s for result in group if result.items_per_s is not None]
+def _speeds(group: Sequence[TaskResult]) -> tuple[tuple[str, list[float]], ...]:
+    """Both speeds of repetitions, but for those that did other than they were asked."""
+    alike = [result for result in group if result.speed_comparable]
+    inside = [result.items_per_s for result in alike if result.items_per_s is not None]
+    whole = [result.task_items_per_s for result in alike if result.task_items_per_s is not None]
+    return ("predict/s", inside), ("task/s", whole)
 
 
 def _spread(values: Sequence[float]) -> tuple[str, ...]:
@@ -325,7 +334,7 @@ def _spread(values: Sequence[float]) -> tuple[str, ...]:
 
 
 def _facts(result: TaskResult) -> tuple[str, ...]:
-    speed = rounded(result.items_per_s) if result.items_per_s else ""
+    speeds = (_marked(result, result.items_per_s), _marked(result, result.task_items_per_s))
     is_inference = result.stage == "inference"
     items, failed = (str(result.items), str(result.failed_items)) if is_inference else ("", "")
     is_partly = result.status == "ok" and result.failed_items
@@ -334,7 +343,22 @@ def _facts(result: TaskResult) -> tuple[str, ...]:
         status = f"{result.status}, {result.left_items} left"
     if result.status == "pending" and result.code == "runner-gone":
         status = "not started"
-    return (result.id, status, items, failed, speed, result.device)
+    return (result.id, status, items, failed, *speeds, result.device)
+
+
+def _marked(result: TaskResult, speed: float | None) -> str:
+    return rounded(speed) + ("" if result.speed_comparable else _ODD) if speed else ""
+
+
+def speed_notes(results: Iterable[TaskResult]) -> tuple[str, ...]:
+    """What the speeds of a run count, and which of them compare with no others, and why not."""
+    timed = [result for result in results if result.items_per_s or result.task_items_per_s]
+    if not timed:
+        return ()
+    told = ["items/s: predict/s counts the time inside predict alone, task/s the whole task, loading included"]
+    odd = [result for result in timed if not result.speed_comparable]
+    told += [f"{_ODD} not comparable: {result.id}: {'; '.join(result.degraded)}" for result in odd]
+    return tuple(told)
 
 
 def rounded(value: float) -> str:

@@ -12,7 +12,7 @@ from envbuilder.errors import ToolError
 from envbuilder.gpus import VISIBLE, Driver, Gpu, allowed, hiding, is_part, units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pipeline.models import Wish
 
@@ -277,6 +277,20 @@ def used_on(slot: Slot, driver: Driver | None) -> int | None:
     seen = {gpu.uuid: gpu for gpu in units(driver)}
     found = [seen[gpu.uuid] for gpu in slot.gpus if gpu.uuid in seen]
     return sum(gpu.total_bytes - gpu.free_bytes for gpu in found) if found else None
+
+
+def used_by(processes: Iterable[int], slot: Slot, driver: Driver | None) -> int | None:
+    """Bytes that processes use of a slot's GPUs now; None where the driver tells of none of them."""
+    own = set(processes)
+    held = {gpu.uuid for gpu in slot.gpus}
+    told = [
+        process.used_bytes
+        for gpu in units(driver)
+        if gpu.uuid in held
+        for process in gpu.processes
+        if process.pid in own and process.used_bytes is not None
+    ]
+    return sum(told) if told else None
 
 
 def without_numbers(gpu: Gpu) -> Gpu:

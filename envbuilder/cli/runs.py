@@ -402,8 +402,9 @@ def _again(outcomes: Sequence[RunOutcome]) -> tuple[str, ...]:
 def _shown(command: str, profile: str, outcome: RunOutcome) -> Outcome:
     """A run's outcome as a command's."""
     from envbuilder.render import Outcome
+    from pipeline.render import speed_notes
 
-    text: list[Table | str] = [_table(table) for table in outcome.tables]
+    text: list[Table | str] = [*(_table(table) for table in outcome.tables), *speed_notes(outcome.tasks)]
     for name in ("report", "run"):
         if name in outcome.paths:
             text.append(f"{name}: {os.path.relpath(outcome.paths[name])}")

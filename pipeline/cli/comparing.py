@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OF_RUN = ("profile", "run_file", "seed", "jobs", "host", "variables")
 # What depends on the moment, not on the answers.
-_TIMES = frozenset({"items/s", "load s"})
+_TIMES = frozenset({"items/s", "task items/s", "load s"})
 # Told by name elsewhere, or the outcome of what is told.
 _FOLLOWS = frozenset({"judged", "answers"})
 
@@ -105,6 +105,10 @@ def _figures(old: RunOutcome, new: RunOutcome) -> tuple[Figures, ...]:
         before, after = (side.get(task, {}) for side in sides)
         measured = {outcome.id: each.reused for outcome in (old, new) for each in outcome.tasks if each.id == task}
         note = ", ".join(f"{run}: measured in {other}" for run, other in measured.items() if other)
+        odd = [
+            each for outcome in (old, new) for each in outcome.tasks if each.id == task and not each.speed_comparable
+        ]
+        note = ", ".join(filter(None, (note, "not comparable: degraded" if odd else "")))
         for name in {**before, **after}:
             remark = note if name in _TIMES else ""
             found.append(Figures(task, name, before.get(name), after.get(name), remark))
@@ -119,7 +123,7 @@ def _figures_of(outcome: RunOutcome) -> dict[str, dict[str, float]]:
         found.setdefault(each.inference, {}).update({f"{label}.{name}": value for name, value in each.overall.items()})
     for task in outcome.tasks:
         if task.stage == "inference":
-            times = {"items/s": task.items_per_s, "load s": task.load_s}
+            times = {"items/s": task.items_per_s, "task items/s": task.task_items_per_s, "load s": task.load_s}
             found[task.id]["failed items"] = task.failed_items
             found[task.id].update({name: value for name, value in times.items() if value is not None})
     return found

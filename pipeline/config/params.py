@@ -133,6 +133,6 @@ def _check_choices(choices: Mapping[str, Sequence[object]], path: Path_, tree: L
             key = canonical(int(value) if isinstance(value, float) and value.is_integer() else value)
             if first.setdefault(key, index) != index:
                 before = tree.place((*path, name, first[key]))
-                text = f"{_name((*path, name))}: {canonical(value)} stands here again; first at {before}"
+                text = f"{_name((*path, name))}: the same value stands here again; first at {before}"
                 remark = "leave one of them out; repeat: is for doing the same several times"
                 yield problem_at(tree.place((*path, name, index)), text, code="parameter-twice", remark=remark)

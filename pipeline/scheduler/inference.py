@@ -63,6 +63,8 @@ def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers)
         failed_items=len(failed),
         left_items=len(answers.left()),
         items_per_s=_speed(result, answers),
+        task_items_per_s=_rate(result, answers),
+        speed_comparable=not result.degraded,
     )
     if len(failed) == len(items):
         status: Status = next(
@@ -74,9 +76,20 @@ def _with_items(result: TaskResult, items: Sequence[DataItem], answers: Answers)
     return result
 
 
+def _asked(answers: Answers) -> list[AnswerLine]:
+    """The answers that this run asked for, not an earlier one."""
+    return [line for line in answers.lines.values() if line.answer is not None and line.reused_from is None]
+
+
+def _rate(result: TaskResult, answers: Answers) -> float | None:
+    """Items a second of the whole task: loading, waiting and whatever was asked in vain included."""
+    answered = len(_asked(answers))
+    return answered / result.wall_s if result.status == "ok" and answered and result.wall_s else None
+
+
 def _speed(result: TaskResult, answers: Answers) -> float | None:
-    """Items a second: of those that this run had answered, for a failure may take no time at all or a whole time limit."""
-    answered = [line for line in answers.lines.values() if line.answer is not None and line.reused_from is None]
+    """Items a second inside ``predict``: of those that were answered, for a failure may take no time or a whole limit."""
+    answered = _asked(answers)
     timed = [line.latency_s for line in answered if line.latency_s is not None]
     busy_s = sum(timed) if len(timed) == len(answered) else result.wall_s or 0.0
     return len(answered) / busy_s if result.status == "ok" and answered and busy_s else None

@@ -82,7 +82,7 @@ class Losses:
         self._alone.update(suspects)
         self._parted += 1
         which = "all that is left" if self._parted == _MOST_PARTED else f"its {len(suspects)} items"
-        self._tries.note(f"{last.error}; offers {which} one by one")
+        self._tries.degrade(f"{last.error}; offers {which} one by one")
         return "on"
 
     def _lose(self, item: str, last: AttemptResult) -> Step:

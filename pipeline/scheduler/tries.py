@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from envbuilder.errors import counted
 from pipeline.devices import kind_of
 from pipeline.identity import identity_of
 from pipeline.layout import Journal, RunLayout, now
@@ -149,6 +150,47 @@ class _Ear:
         self._tries.measure(self._attempt, sample)
 
 
+_PARTED = {
+    "miscounted": (
+        "got another number of answers than it has items",
+        "got another number of answers than they have items",
+    ),
+    "failed": ("failed", "failed"),
+}
+
+
+@dataclass
+class Parted:
+    """Batches that were taken apart for one kind of reason.
+
+    Attributes:
+        kind: the kind.
+        first: the reason of the first of them.
+        batches: how many, their parts aside.
+        items: of these batches.
+        calls: of `predict`, beyond those that were asked for.
+    """
+
+    kind: str
+    first: str
+    batches: int = 0
+    items: int = 0
+    calls: int = 0
+
+    def add(self, items: int) -> None:
+        """Count one; with no items it is a part of another."""
+        self.batches += bool(items)
+        self.items += items
+        self.calls += 2
+
+    def told(self) -> str:
+        """All of them in a sentence."""
+        one, several = _PARTED.get(self.kind, _PARTED["failed"])
+        what = f"{counted(self.batches, 'batch', 'batches')} {one if self.batches == 1 else several}"
+        again = f"{counted(self.items, 'item')} asked again in parts, by {counted(self.calls, 'more call')}"
+        return f"{what}: {again}; first: {self.first}"
+
+
 class Tries:
     """The attempts at one task."""
 
@@ -165,10 +207,11 @@ class Tries:
         self.log: str | None = None
         self.notes: list[str] = []
         self._degraded: list[str] = []
+        self._parted: dict[str, Parted] = {}
         self._metrics: dict[str, float] = {}
         self._samples = 0
         self._peak_ram: int | None = None
-        self._peak_gpu: int | None = None
+        self._peak_gpu: dict[str, int] = {}
         self._started = now()
 
     def run(
@@ -250,7 +293,7 @@ class Tries:
         self._samples += 1
         self._peak_ram = max(self._peak_ram or 0, sample.ram_bytes)
         if sample.gpu_bytes is not None:
-            self._peak_gpu = max(self._peak_gpu or 0, sample.gpu_bytes)
+            self._peak_gpu[sample.gpu_of] = max(self._peak_gpu.get(sample.gpu_of, 0), sample.gpu_bytes)
         self._setting.reporter.measured(self.task.id, sample)
         # Every second of a night would be more than anybody plots: the longer it takes, the fewer are kept.
         if self._samples < _DENSE_SAMPLES or self._samples % _SPARSE_EVERY == 0:
@@ -262,8 +305,12 @@ class Tries:
         text, name, value = clean_text(message.text("text") or ""), message.text("name"), message.number("value")
         if message.kind == "log":
             self.note(text)
+        elif message.kind == "degraded" and message.text("parted"):
+            self._part(message.text("parted") or "", int(message.number("items") or 0), text)
         elif message.kind == "degraded":
             self.degrade(text)
+        elif message.kind == "loaded" and message.text("device") == "cpu" and self._slot.gpus:
+            self.degrade(f"runs on the CPU, though it holds {self._slot.label}")
         elif message.kind == "metric" and name is not None and value is not None:
             self._metrics[name] = value
 
@@ -309,8 +356,22 @@ class Tries:
         self._setting.events.append({"event": "degraded", "task": self.task.id, "text": text})
         self._setting.reporter.noted(self.task.id, text)
 
+    def _part(self, kind: str, items: int, text: str) -> None:
+        """Count a batch that was taken apart; the first of a kind is told at once."""
+        if kind not in self._parted:
+            self._parted[kind] = Parted(kind, text)
+            self._setting.reporter.noted(self.task.id, f"{text}; asks the batch again in parts")
+        self._parted[kind].add(items)
+
+    def _sum_up(self) -> None:
+        """Tell how many batches were taken apart."""
+        for parted in self._parted.values():
+            self.degrade(parted.told())
+        self._parted.clear()
+
     def result(self) -> TaskResult:
         """What came of it, but for the items; what was tried before the run was resumed is part of it."""
+        self._sum_up()
         last, before = self.last, self._before
         loaded = last.messages.get("loaded") if last else None
         if loaded and loaded.text("device") == "cpu":
@@ -322,6 +383,8 @@ class Tries:
             return replace(before, status="ok", code=None, error=None, finished=now()) if before else plain
         end = last.messages.get("done") or last.messages.get("failed")
         versions = loaded.body.get("versions") if loaded else None
+        whose: Literal["", "processes", "card"] = "processes" if "processes" in self._peak_gpu else "card"
+        whose = whose if self._peak_gpu else ""
         result = replace(
             plain,
             status=last.status,
@@ -335,7 +398,8 @@ class Tries:
             peak_ram_bytes=_whole(end, "peak_ram_bytes") or last.peak_ram_bytes,
             peak_gpu_bytes=_whole(end, "peak_gpu_bytes"),
             peak_tree_bytes=self._peak_ram,
-            peak_gpu_tree_bytes=self._peak_gpu,
+            peak_gpu_tree_bytes=self._peak_gpu.get(whose),
+            gpu_memory_of=whose,
             cpu_s=end.number("cpu_s") if end else last.cpu_s,
             versions={**self.task.environment.versions, **(versions if isinstance(versions, dict) else {})},
             started=self._started,

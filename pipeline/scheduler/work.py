@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.identity import answers_digest
 from pipeline.layout import read_answers
-from pipeline.models import Evaluation, Task
+from pipeline.models import Evaluation, Task, chunked
 from pipeline.plan import data_of
 from pipeline.protocol import record_documents
 from pipeline.scheduler.tries import Finished, Setting, Tries
@@ -33,10 +33,30 @@ def do_eval(setting: Setting, task: Task, slot: Slot) -> Finished:
     message = tries.last.messages.get("evaluation") if tries.last else None
     if result.status != "ok":
         return tries.finished(result)
+    body = message.body if message else {}
     try:
-        return tries.finished(result, read_evaluation(task, message.body if message else {}))
+        evaluation = read_evaluation(task, body)
+        if lost := without_value(body):
+            tries.note(
+                f"{len(lost)} figures have no value (NaN, infinite or nothing) and are left out: {chunked(lost)}"
+            )
+            result = replace(result, notes=tuple(tries.notes))
+        return tries.finished(result, evaluation)
     except ValueError as error:
         return tries.finished(replace(result, status="failed", code="plugin-invalid", error=str(error)))
+
+
+def without_value(body: Mapping[str, object]) -> list[str]:
+    """Figures of an eval plugin that are no number, by where they stand."""
+    classes = body.get("by_class")
+    parts = [("overall", body.get("overall")), *(classes.items() if isinstance(classes, Mapping) else ())]
+    return [
+        f"{part}.{name}"
+        for part, figures in parts
+        if isinstance(figures, Mapping)
+        for name, each in figures.items()
+        if each is None
+    ]
 
 
 def read_evaluation(task: Task, body: Mapping[str, object]) -> Evaluation:

@@ -121,7 +121,7 @@ def test_plugin_that_bears_no_batches_gets_single_items(bench: Bench) -> None:
     assert not errors
     assert outcome.ok
     assert _asked(outcome) == "1+2 1 2 3+4 3 4 5+6 5 6 7 8 9 10"
-    assert "all that is left one by one" in task.notes[-1]
+    assert "all that is left one by one" in task.degraded[-1]
 
 
 def test_plugin_that_always_dies_is_given_up(bench: Bench) -> None:

@@ -14,10 +14,21 @@ from pipeline.render import (
     plan_table,
     rounded,
     runs_table,
+    speed_notes,
 )
 
 RESULTS = (
-    TaskResult("ocr@lines", "inference", "ocr", "ok", items=4, failed_items=1, items_per_s=12.345, wall_s=1.0),
+    TaskResult(
+        "ocr@lines",
+        "inference",
+        "ocr",
+        "ok",
+        items=4,
+        failed_items=1,
+        items_per_s=12.345,
+        task_items_per_s=3.0,
+        wall_s=1.0,
+    ),
     TaskResult("vlm@lines", "inference", "vlm", "timeout", items=4, failed_items=4, error="did not end within 5 s"),
     TaskResult("text:ocr@lines", "eval", "text", "ok"),
     TaskResult("text:vlm@lines", "eval", "text", "cancelled"),
@@ -42,11 +53,11 @@ def _task(name: str = "ocr@lines") -> Task:
 def test_tables_hold_tasks_and_figures_by_class() -> None:
     """Each inference task is told with its figures as a whole and by class; what else went well has no row."""
     tasks, figures = outcome_tables(RESULTS, EVALUATIONS)[:2]
-    assert tasks.columns == ("task", "status", "items", "failed", "items/s", "device")
+    assert tasks.columns == ("task", "status", "items", "failed", "predict/s", "task/s", "device")
     assert tasks.rows == (
-        ("ocr@lines", "ok, 1 failed", "4", "1", "12.3", "cpu"),
-        ("vlm@lines", "timeout", "4", "4", "", "cpu"),
-        ("text:vlm@lines", "cancelled", "", "", "", "cpu"),
+        ("ocr@lines", "ok, 1 failed", "4", "1", "12.3", "3", "cpu"),
+        ("vlm@lines", "timeout", "4", "4", "", "", "cpu"),
+        ("text:vlm@lines", "cancelled", "", "", "", "", "cpu"),
     )
     assert figures.columns == ("task", "class", "cer", "wer")
     assert figures.rows == (
@@ -84,6 +95,26 @@ def test_table_of_resources_says_what_to_keep_in_mind() -> None:
     )
 
 
+def test_speeds_that_compare_with_no_others_are_marked() -> None:
+    """What did other than it was asked has a star at its speeds, the reason below, and no part in a spread."""
+    odd = replace(RESULTS[0], id="odd@lines#1", degraded=("2 batches failed",), speed_comparable=False)
+    well = [replace(RESULTS[0], id=f"odd@lines#{number}") for number in (2, 3)]
+    tables = {table.title: table for table in outcome_tables((odd, *well), EVALUATIONS)}
+    assert [row[4:6] for row in tables["tasks"].rows] == [("12.3*", "3*"), ("12.3", "3"), ("12.3", "3")]
+    assert [row[1:3] for row in tables["spread"].rows] == [("predict/s", "2"), ("task/s", "2")]
+    assert speed_notes((odd, *well)) == (
+        "items/s: predict/s counts the time inside predict alone, task/s the whole task, loading included",
+        "* not comparable: odd@lines#1: 2 batches failed",
+    )
+    assert speed_notes(RESULTS[1:]) == ()
+
+
+def test_memory_of_a_whole_card_is_marked() -> None:
+    """Where the driver does not tell processes apart the figure is that of all who used the card."""
+    result = TaskResult("a", "inference", "a", "ok", peak_gpu_tree_bytes=2**30, gpu_memory_of="card")
+    assert outcome_tables((result,), ())[1].rows == (("a", "1.0 GiB (card)"),)
+
+
 def test_table_of_resources_leaves_out_what_says_nothing() -> None:
     """On a machine without a GPU, where nothing is to be remarked, there are no columns for that."""
     plain = TaskResult("a", "inference", "a", "ok", slot="cpu", wall_s=1.0)
@@ -101,7 +132,7 @@ def test_repetitions_have_a_spread() -> None:
     table = next(each for each in outcome_tables(results, figures) if each.title == "spread")
     assert table.rows == (
         ("ocr@lines", "cer", "3", "0.12", "0.026458", "0.1", "0.15"),
-        ("ocr@lines", "items/s", "3", "5", "0", "5", "5"),
+        ("ocr@lines", "predict/s", "3", "5", "0", "5", "5"),
     )
     assert not any(each.title == "spread" for each in outcome_tables(results[:1], figures[:1]))
 
@@ -116,6 +147,8 @@ def test_tables_fit_a_terminal_of_80_columns() -> None:
             "ok",
             items=300,
             items_per_s=133.0,
+            task_items_per_s=32.1,
+            speed_comparable=False,
             slot="cpu",
             load_s=2.0,
             wall_s=7.0,
@@ -167,7 +200,7 @@ def test_progress_without_a_terminal_is_plain_lines() -> None:
     assert stream.getvalue().splitlines() == [
         "ocr@lines: starts on cpu, 4 items",
         "ocr@lines: tries again",
-        "ocr@lines: ok, 3/4 items, 12.3/s, 1.0 s",
+        "ocr@lines: ok, 3/4 items, 12.3/s in predict, 3/s in all, 1.0 s",
     ]
 
 
