@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.problems import problem_at
 from pipeline.config.runfile import InferenceEntry, RunFile
 from pipeline.identity import canonical
+from pipeline.redaction import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ def check_values(file: RunFile, tree: Located) -> list[Problem]:
         for inner, each in _leaves(value, path):
             place = tree.place(inner)
             text, remark = _misread(each, place)
+            if text and is_secret(str(inner[-1])):
+                text, remark = "YAML takes it for another value; expected it in quotes", "put it in quotes"
             if text:
                 problems.append(problem_at(place, f"{_name(inner)}: {text}", remark=remark))
     return problems
