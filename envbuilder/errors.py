@@ -6,6 +6,7 @@ reported with everything else that does.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,8 +27,12 @@ def redacted(text: str) -> str:
     return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text)) if "://" in text else text
 
 
-# What moves a terminal's cursor, colours it or ends a line in secret: C0 but for tab and newline, DEL, C1, bidi overrides.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What moves a terminal's cursor, colours it, ends a line in secret, or has text read in another order than it stands in:
+# C0 but for tab and newline, DEL, C1; marks, overrides and isolates of direction, separators of lines, annotations, tags.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str, *, line: bool = False) -> str:
@@ -43,7 +48,12 @@ def visible(text: str, *, line: bool = False) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     number = ord(found[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def visible_json(text: str) -> str:
+    """JSON of the same values that can be printed: what would act on a terminal stands there as JSON's own escapes."""
+    return _INVISIBLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem, visible
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, Problem, visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -107,7 +107,7 @@ def envelope(outcome: Outcome) -> str:
         "result": dict(outcome.result),
         "problems": [asdict(problem) for problem in outcome.problems],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    return visible_json(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
@@ -124,7 +124,7 @@ def show(outcome: Outcome, *, output: str, quiet: bool) -> None:
             elif isinstance(part, Findings):
                 _show_findings(part)
             else:
-                print(part)
+                print(visible(part))
     if outcome.problems and (quiet or not outcome.is_told):
         show_problems(outcome.problems)
 
@@ -158,7 +158,7 @@ def _show_findings(findings: Findings) -> None:
     for state, what, found, remedy in findings.rows:
         line = Text()
         line.append(f"{state:4}  ", style={"ok": "green", "warn": "bold yellow"}.get(state, "bold red"))
-        line.append(f"{what:{widest}}", style="bold")
+        line.append(f"{visible(what, line=True):{widest}}", style="bold")
         line.append(f"  {visible(found)}")
         place = min(8 + max(widest, len(what)), console.width // 2)
         console.print(_broken(line, console.width, place) if console.is_terminal else line, soft_wrap=True)
@@ -168,7 +168,13 @@ def _show_findings(findings: Findings) -> None:
 
 def _show_table(table: Table) -> None:
     console = _console(stderr=False)
-    shown = replace(table, rows=tuple(tuple(visible(cell) for cell in row) for row in table.rows))
+    shown = replace(
+        table,
+        columns=tuple(visible(name, line=True) for name in table.columns),
+        rows=tuple(tuple(visible(cell, line=True) for cell in row) for row in table.rows),
+        numeric=frozenset(visible(name, line=True) for name in table.numeric),
+        title=visible(table.title, line=True),
+    )
     shown, widths = _fitted(shown, console.width) if console.is_terminal else (shown, _widths(shown, None))
     if widths is None:
         console.print(_records(shown, console.width), end="", soft_wrap=True)
@@ -191,9 +197,9 @@ def show_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         colour = "red" if problem.severity == "error" else "yellow"
         line = Text(f"{problem.severity}", style=f"bold {colour}")
-        line.append(f"[{problem.code}]", style=colour)
+        line.append(f"[{visible(problem.code, line=True)}]", style=colour)
         if problem.entry:
-            line.append(f" {problem.entry}", style="bold")
+            line.append(f" {visible(problem.entry, line=True)}", style="bold")
         if problem.where:
             line.append(f" {visible(problem.where, line=True)}", style="cyan")
         line.append(f": {visible(problem.message)}")
@@ -300,6 +306,13 @@ def _table(table: Table, widths: Sequence[int]) -> RenderableType:
     return shown
 
 
+def _plain(text: str) -> str:
+    """A text in a line of the library's markup that means nothing but itself."""
+    from rich.markup import escape
+
+    return escape(visible(text, line=True))
+
+
 class Progress:
     """Tells how plugins get on: a live line each on a terminal, one plain line for each event elsewhere.
 
@@ -351,10 +364,10 @@ class Progress:
         mark = _MARKS.get(outcome.state, (">", ""))[0]
         seconds = f"  {outcome.seconds:.1f} s" if outcome.seconds >= 0.05 else ""
         detail = f"  ({outcome.detail})" if outcome.detail else ""
-        return f"{mark} {self._verb} {outcome.plugin:{self._width}}  {outcome.state}{seconds}{detail}"
+        text = f"{mark} {self._verb} {outcome.plugin:{self._width}}  {outcome.state}{seconds}{detail}"
+        return visible(text, line=True)
 
     def _render(self) -> RenderableType:
-        from rich.markup import escape
         from rich.table import Table as RichTable
 
         grid = RichTable.grid(padding=(0, 2))
@@ -364,10 +377,12 @@ class Progress:
                 busy = outcome.state not in _MARKS or outcome.state == "waiting"
                 seconds = time.monotonic() - self._started.get(name, 0) if busy else outcome.seconds
                 shown = f"{seconds:.1f} s" if seconds >= 0.05 else ""
-                grid.add_row(self._verb, name, f"[{style}]{outcome.state}[/]", shown, escape(outcome.detail))
+                grid.add_row(
+                    self._verb, _plain(name), f"[{style}]{_plain(outcome.state)}[/]", shown, _plain(outcome.detail)
+                )
             if self._downloads:
                 seconds = time.monotonic() - min(self._downloads.values())
                 names = "; ".join(list(self._downloads)[:_SHOWN])
                 more = f"; and {len(self._downloads) - _SHOWN} more" if len(self._downloads) > _SHOWN else ""
-                grid.add_row(self._verb, "", "[cyan]fetching[/]", f"{seconds:.1f} s", escape(names + more))
+                grid.add_row(self._verb, "", "[cyan]fetching[/]", f"{seconds:.1f} s", _plain(names + more))
         return grid

@@ -39,6 +39,9 @@ CONTEXT_NAME = "context.json"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=@,+-]+")
 _LONGEST_NAME = 100
+# How a cell begins that a spreadsheet computes, with the wide forms of East Asian keyboards.
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_SIGNED = re.compile(r"[+-](?:(?:\d+(?:[., ]\d+)*[.,]?|[.,]\d+)(?:[eE][+-]?\d+)?\s?%?)?")
 _RUN_ID = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-z]+)")
 
 
@@ -376,13 +379,31 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> str:
-    """A table as CSV with plain line ends."""
+def csv_text(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, delimiter: str = ",", raw: bool = False
+) -> str:
+    """A table as CSV with plain line ends; a cell that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Args:
+        header: names of the columns.
+        rows: cells; text is looked at, numbers are not.
+        delimiter: between cells.
+        raw: whether cells stay as they are.
+    """
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows(rows if raw else ([harmless_cell(cell) for cell in row] for row in rows))
     return out.getvalue()
+
+
+def harmless_cell(cell: object) -> object:
+    """A cell that no spreadsheet computes: text that it would take for a formula gets an apostrophe, as it would by hand.
+
+    Numbers with a sign, and a sign alone, are no formulas.
+    """
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _SIGNED.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def run_ids(state_dir: Path) -> list[str]:

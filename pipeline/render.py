@@ -9,7 +9,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from envbuilder.errors import counted
+from envbuilder.errors import counted, visible
 from pipeline.models import (
     Decision,
     Evaluation,
@@ -117,7 +117,7 @@ class LineDisplay:
 
     def _say(self, text: str) -> None:
         with self._guard:
-            self._stream.write(text + "\n")
+            self._stream.write(visible(text, line=True) + "\n")
             self._stream.flush()
 
 
@@ -157,7 +157,7 @@ class LiveDisplay:
     def started(self, task: str, items: int, device: str) -> None:
         """Show a bar."""
         self._bars[task] = self._progress.add_task(
-            f"{device}: {task}", total=items or None, failed="", speed="", memory=""
+            visible(f"{device}: {task}", line=True), total=items or None, failed="", speed="", memory=""
         )
 
     def progressed(self, task: str, done: int, failed: int) -> None:
@@ -194,7 +194,7 @@ class LiveDisplay:
             self._progress.update(bar, **fields)  # type: ignore[arg-type]  # the library's own way of taking fields
 
     def _print(self, text: str, style: str) -> None:
-        self._progress.console.print(text, style=style, markup=False, highlight=False)
+        self._progress.console.print(visible(text, line=True), style=style, markup=False, highlight=False)
 
 
 def _kept_from_starting(result: TaskResult) -> bool:

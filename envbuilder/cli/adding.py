@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Open, Settings, common
-from envbuilder.errors import ConfigError, Problem, UsageError
+from envbuilder.errors import ConfigError, Problem, UsageError, visible
 
 if TYPE_CHECKING:
     from envbuilder.lock.proposals import Proposal
@@ -198,7 +198,7 @@ def _keys(
         if settings.output != "text" or not sys.stdin.isatty():
             raise _missing(wish, stage, point, points)
         for name, found in points:
-            click.echo(f"found: {name} ({found})", err=True)
+            click.echo(visible(f"found: {name} ({found})", line=True), err=True)
         first = points[0] if points else (None, None)
         if stage is None:
             stage = click.prompt("stage", type=click.Choice(_STAGES), default=first[1], err=True)

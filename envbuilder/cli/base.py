@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from envbuilder.cli import words
 from envbuilder.cli.commands import lose_output, said_before, shared_options
-from envbuilder.errors import UsageError, nearest
+from envbuilder.errors import UsageError, nearest, visible
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry, PluginOutcome, Profile, Registry, Workspace
@@ -156,9 +156,9 @@ def _witnessed(settings: Settings) -> AbstractContextManager[None]:
     from envbuilder.process import witnessed
 
     if names := variables.left_out(os.environ):
-        click.echo(f"# not passed to uv, git and builds: {' '.join(names)}", err=True)
+        click.echo(visible(f"# not passed to uv, git and builds: {' '.join(names)}", line=True), err=True)
     # One write a line: several threads start programs.
-    return witnessed(lambda line: click.echo(f"$ {line}", err=True), ends=settings.verbose > 1)
+    return witnessed(lambda line: click.echo(f"$ {visible(line)}", err=True), ends=settings.verbose > 1)
 
 
 plugins_argument = click.argument("plugins", nargs=-1, metavar="[PLUGIN]...", shell_complete=words.plugins)

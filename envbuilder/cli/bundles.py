@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Settings, common, plugins_argument
-from envbuilder.errors import UsageError, counted
+from envbuilder.errors import UsageError, counted, visible
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -32,7 +32,7 @@ def create(settings: Settings, file: Path, plugins: tuple[str, ...]) -> Outcome:
 
     def say(text: str) -> None:
         if not settings.quiet:
-            click.echo(f"> bundle  {text}", err=True)
+            click.echo(f"> bundle  {visible(text, line=True)}", err=True)
 
     here = settings.open()
     chosen = here.select(plugins)

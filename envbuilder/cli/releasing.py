@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from envbuilder.cli.base import Open, Settings, common, plugins_argument
-from envbuilder.errors import EnvbuilderError, Interrupted, Problem, SeveralProblems, UsageError
+from envbuilder.errors import EnvbuilderError, Interrupted, Problem, SeveralProblems, UsageError, visible
 
 if TYPE_CHECKING:
     from envbuilder.models import Entry
@@ -208,7 +208,7 @@ def _agree(settings: Settings, plan: Table, *, yes: bool) -> bool:
 
 def _say(settings: Settings, text: str) -> None:
     if not settings.quiet:
-        click.echo(text, err=True)
+        click.echo(visible(text), err=True)
 
 
 def _changed(releaser: Releaser, prod: Open, dev: Open) -> list[str]:

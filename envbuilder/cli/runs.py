@@ -15,7 +15,7 @@ from envbuilder.cli import words
 from envbuilder.cli.base import Open, Settings, common, offline_option
 from envbuilder.cli.environments import build_environments
 from envbuilder.cli.store import examine
-from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, Problem, UsageError, counted
+from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, Problem, UsageError, counted, visible
 
 if TYPE_CHECKING:
     from envbuilder.build import Builder, Built
@@ -108,7 +108,7 @@ def resume(settings: Settings, run_id: str | None, jobs: int, retry_failed: bool
             click.echo(f"run {found.id}: nothing is left to do", err=True)
         return _shown("resume", settings.profile, show_run(state, found.id))
     for problem in () if settings.quiet else found.lost:
-        click.echo(f"run {found.id}: {problem.message}; that is done again", err=True)
+        click.echo(visible(f"run {found.id}: {problem.message}; that is done again", line=True), err=True)
     request = _request(settings, settings.open(), found.run_file, jobs=jobs, offline=offline)
     with make_display(sys.stderr, quiet=settings.quiet) as display:
         outcome = resume_run(replace(request, terms=found.terms), found.id, reporter=display)
@@ -214,9 +214,12 @@ def runs_list(settings: Settings) -> Outcome:
     type=click.Choice(["csv", "parquet"]),
     help="Write answers: as id;model_answer tables, or all with the figures as Parquet.",
 )
+@click.option(
+    "--raw", is_flag=True, help="With --export csv: leave cells that a spreadsheet would compute as they are."
+)
 @click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on elsewhere until it ends.")
 @common
-def runs_show(settings: Settings, run_id: str | None, export: str | None, follow: bool) -> Outcome:
+def runs_show(settings: Settings, run_id: str | None, export: str | None, raw: bool, follow: bool) -> Outcome:
     """Show a run, by default the latest."""
     from envbuilder.config import find_workspace
     from envbuilder.render import Outcome
@@ -228,7 +231,7 @@ def runs_show(settings: Settings, run_id: str | None, export: str | None, follow
         with make_display(sys.stderr, quiet=settings.quiet) as display:
             run_id = follow_run(state, run_id, display).id
     if export:
-        exported = (export_csv if export == "csv" else export_parquet)(state, run_id)
+        exported = export_csv(state, run_id, raw=raw) if export == "csv" else export_parquet(state, run_id)
         written = [str(path) for path in exported.paths]
         return Outcome(
             "runs show", settings.profile, result={"written": written}, problems=exported.problems, text=tuple(written)

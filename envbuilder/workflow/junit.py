@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envbuilder.errors import visible
+
 if TYPE_CHECKING:
     from junitparser import JUnitXml
 
@@ -96,7 +98,7 @@ def _of_error(name: str, message: str) -> JUnitXml:
     from junitparser import Error, JUnitXml, TestCase, TestSuite
 
     case = TestCase("environment", name)
-    case.result = [Error(message)]
+    case.result = [Error(visible(message))]
     suite = TestSuite(name)
     suite.add_testcase(case)
     suites = JUnitXml()

@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import Problem
+from envbuilder.errors import Problem, counted
 from pipeline.cli.history import answers_problems, load_outcome
 from pipeline.errors import RecordError
-from pipeline.layout import AnswersFound, csv_text, find_answers, find_run, read_items, safe_name, write_text
+from pipeline.layout import (
+    AnswersFound,
+    csv_text,
+    find_answers,
+    find_run,
+    harmless_cell,
+    read_items,
+    safe_name,
+    write_text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pipeline.layout import RunLayout
@@ -29,7 +38,7 @@ class Export:
         return iter(self.paths)
 
 
-def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None = None) -> Export:
+def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None = None, raw: bool = False) -> Export:
     """Write each inference task's answers as a table ``id;model_answer``, as upstream tools read them.
 
     The rows are in the data set's order. An item without an answer (it failed, or the run did not get to it) has no
@@ -55,7 +64,10 @@ def export_csv(state_dir: Path, run: str | None = None, *, folder: Path | None =
                     continue
                 problems += [*answers_problems(result, found), *_left_out(result, found, layout)]
                 if found.answered:
-                    written.append(_write(target, result, found, layout))
+                    path, rows = _table(target, result, found, layout)
+                    problems += [] if raw else _quoted(result, rows, layout)
+                    write_text(path, csv_text(("id", "model_answer"), rows, delimiter=";", raw=raw))
+                    written.append(path)
     except OSError as error:
         raise RecordError(f"cannot be written: {error}", where=str(target), hint=f"ls -ld {target}") from error
     if not written:
@@ -82,11 +94,20 @@ def _left_out(result: TaskResult, found: AnswersFound, layout: RunLayout) -> lis
     return [Problem("items-left-out", text, result.plugin, str(found.path), hint, severity="warning")]
 
 
-def _write(target: Path, result: TaskResult, found: AnswersFound, layout: RunLayout) -> Path:
+def _quoted(result: TaskResult, rows: Sequence[tuple[str, str]], layout: RunLayout) -> list[Problem]:
+    count = sum(harmless_cell(cell) != cell for row in rows for cell in row)
+    if not count:
+        return []
+    text = f"{result.id}: {counted(count, 'cell')} would be a formula in a spreadsheet, and got an apostrophe before it"
+    hint = f"envbuilder runs show {layout.id} --export csv --raw  # for tools that compare answers to the letter"
+    return [Problem("cells-quoted", text, result.plugin, hint=hint, severity="warning")]
+
+
+def _table(
+    target: Path, result: TaskResult, found: AnswersFound, layout: RunLayout
+) -> tuple[Path, list[tuple[str, str]]]:
     target.mkdir(parents=True, exist_ok=True)
     rank = {item: number for number, item in enumerate(read_items(layout.items(result.data or "")))}
     lines = sorted(found.lines.values(), key=lambda line: rank.get(line.item, len(rank)))
     rows = [(line.item, line.answer) for line in lines if line.answer is not None]
-    path = target / f"{safe_name(result.id)}.csv"
-    write_text(path, csv_text(("id", "model_answer"), rows, delimiter=";"))
-    return path
+    return target / f"{safe_name(result.id)}.csv", rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pipeline_bench import ECHO, child_environment, wait_for
+from pipeline_bench import ECHO, EXACT, child_environment, wait_for
 
 from pipeline.cli import execute_run, export_csv, follow_run, list_runs, show_run
 from pipeline.errors import RecordError, UnknownRunError
@@ -118,6 +120,32 @@ def test_torn_line_of_a_killed_run_is_told(bench: Bench) -> None:
     export = export_csv(bench.state)
     assert export.paths[0].read_text() == "id;model_answer\n1;one\n"
     assert [problem.code for problem in export.problems] == ["answers-damaged", "items-left-out"]
+
+
+def _answers(table: Path) -> list[str]:
+    return [row[1] for row in csv.reader(io.StringIO(table.read_text()), delimiter=";")][1:]
+
+
+def test_exported_cells_compute_nothing(bench: Bench) -> None:
+    """What a spreadsheet would take for a formula gets an apostrophe, which is told; numbers stay, and so does all with raw."""
+    answers = ["=1+1", "-5", "+3.2", "@SUM(A1)", "-1e5", "- item", "\t=2", "plain", "-", "\uff1d1"]
+    bench.plugin(
+        "echo", f"ANSWERS = {answers!r}\n" + ECHO.replace("[item.question for item", "[ANSWERS[int(item.id)] for item")
+    )
+    bench.plugin("exact", EXACT.replace("record.item.doc_class", "'=cmd()'"), "eval")
+    rows = "".join(f"{number};q;a\n" for number in range(len(answers)))
+    text = "inference: [{plugin: echo, batch: 4}]\neval: [{plugin: exact}]"
+    run = execute_run(bench.request(text, f"id;question;answer\n{rows}"))
+    export = export_csv(bench.state)
+    cells = _answers(export.paths[0])
+    quoted = {"=1+1", "@SUM(A1)", "- item", "\t=2", "\uff1d1"}
+    assert cells == [f"'{answer}" if answer in quoted else answer for answer in answers]
+    assert [(each.code, each.severity) for each in export.problems] == [("cells-quoted", "warning")]
+    raw = export_csv(bench.state, raw=True)
+    assert _answers(raw.paths[0]) == answers
+    assert raw.problems == ()
+    metrics = (bench.state / "runs" / run.id / "metrics" / "metrics.csv").read_text()
+    assert ",'=cmd()," in metrics
 
 
 class Watcher(Silence):

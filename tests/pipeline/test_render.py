@@ -217,6 +217,21 @@ def test_progress_on_a_terminal_leaves_lines() -> None:
     assert "ocr[beam=1]@lines: ok" in stream.getvalue()
 
 
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_what_a_plugin_says_is_text_to_a_terminal(kind: type[io.StringIO]) -> None:
+    """No escape sequence, no override of direction and no forged line comes through, from whatever field."""
+    hostile = "\x1b[2J\x1b]0;t\x07\u202egpj\n[red]x: ok[/red]"
+    stream = kind()
+    with make_display(stream) as display:
+        display.started(hostile, 4, hostile)
+        display.progressed(hostile, 1, 0)
+        display.noted(hostile, hostile)
+        display.finished(TaskResult(hostile, "inference", "ocr", "failed", error=hostile))
+    shown = stream.getvalue()
+    assert not any(each in shown for each in ("\x1b[2J", "\x1b]0", "\x07", "\u202e", "\n[red]x: ok"))
+    assert "\\x1b[2J" in shown
+
+
 def test_quiet_display_says_nothing() -> None:
     """Quiet is quiet."""
     stream = io.StringIO()

@@ -124,7 +124,10 @@ def test_hostile_evidence_is_shown_and_not_obeyed(render: Render, tmp_path: Path
         "timeline": bars,
         "run": {**document["run"], "code": {HOSTILE: {"commit": HOSTILE}}},
     }
+    changed["records"] = [{**each, "answer": "\x1b[31m\u202egpj.exe\u2066"} for each in document["records"]]  # type: ignore[typeddict-item]
     page = Page(render(changed))
+    assert "\\u202egpj.exe" in page.text
+    assert not set(page.source) & set("\x1b\u202e\u2066")
     assert len(page.all("script")) == 3
     assert all("onerror" not in attributes for _, attributes in page.found)
     assert "alert(1)" in page.text

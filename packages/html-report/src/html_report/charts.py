@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from html_report.results import Metric, Result
-from html_report.text import figure, seconds
+from html_report.text import figure, seconds, visible
 
 Json = dict[str, object]
 
@@ -277,7 +277,7 @@ def _shorten(name: str, most: int = 40) -> str:
 
 def _plain(name: str) -> str:
     """Escape what Plotly would take for markup."""
-    return html.escape(name, quote=False)
+    return html.escape(visible(name), quote=False)
 
 
 def _pick(choices: Sequence[str], place: int) -> str:

@@ -8,6 +8,7 @@ import json
 from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from html_report import text
@@ -42,6 +43,14 @@ def _packed_plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=9, mtime=0)).decode("ascii")
 
 
+def _visible(value: object) -> object:
+    """Make a value harmless before it is written; markup stays markup."""
+    if not isinstance(value, str):
+        return value
+    shown = text.visible(value)
+    return Markup(shown) if isinstance(value, Markup) else shown  # noqa: S704 - it was markup before
+
+
 def _templates() -> Environment:
     templates = Environment(
         loader=PackageLoader("html_report"),
@@ -49,6 +58,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     templates.filters |= {
         "figure": text.figure,

@@ -10,8 +10,22 @@ from datetime import datetime, timezone
 NOTHING = "–"
 """Stands where there is no figure."""
 
+# Controls, and marks, overrides and isolates of direction: they would show a text in another order than it stands in.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _FRACTION = re.compile(r"\.\d+")
 _NAMES = {"cer": "CER", "wer": "WER", "anls": "ANLS", "exact": "Exact match"}
+
+
+def visible(text: str) -> str:
+    """Write what no page should obey (controls, overrides of direction) as escapes; the rest stays as it came."""
+    return _INVISIBLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def metric_name(name: str) -> str:
