@@ -444,4 +444,4 @@ def _table(table: RunTable) -> Table:
     }
     numeric = frozenset(column for column in table.columns if column not in wordy)
     # The id of a run says when it was, and of what; a digest is for programs.
-    return Table(table.columns, table.rows, numeric, table.title, ("started (UTC)", "name", "identity"))
+    return Table(table.columns, table.rows, numeric, table.title, ("started (UTC)", "name", "identity", "guard"))
