@@ -19,6 +19,7 @@ from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import BuildError, EnvbuilderError, Problem
 from envbuilder.fs import keep_from_git, locked, write_atomically
+from envbuilder.git.lfs import LFS_REMARK, MARK, POINTERS, SIZES, shown_files
 from envbuilder.lock import owners
 from envbuilder.lock.files import lock_digest, lock_folder, lock_text, read_lock, read_pins
 from envbuilder.lock.graph import parse as parse_graph
@@ -474,9 +475,33 @@ class Builder:
         # After the import: what a plugin writes into its own environment shows here, not after it was sealed.
         files, wrong = self.store.survey(recipe.staging, before, shared=shared, trusting=bytecode.trusting)
         wrong += _off_lock(recipe.staging, self._of_backend(read_lock(recipe.project), recipe.extra))
+        if not wrong:
+            self._refuse_pointers(draft.plugin, recipe.staging, files)
         if failure is not None and not wrong:
             raise failure
         return files, wrong
+
+    def _refuse_pointers(self, plugin: Entry, staging: Path, files: Mapping[str, Facts]) -> None:
+        """Refuse an environment in which Git LFS pointers stand for files.
+
+        Raises:
+            EnvbuilderError: there are some.
+        """
+        found = [name for name, facts in sorted(files.items()) if facts.size in SIZES and _is_pointer(staging / name)]
+        if not found:
+            return
+        inside = records.site_packages(staging).relative_to(staging)
+        owners = records.owners(staging, found)
+        entries = [entry for name in owners if (entry := self._registry.get(name))] or [plugin]
+        shown = shown_files(
+            [str(Path(name).relative_to(inside) if Path(name).is_relative_to(inside) else name) for name in found]
+        )
+        raise EnvbuilderError(
+            f"{shown} of {', '.join(owners) or plugin.name} {POINTERS}",
+            code="lfs-pointer",
+            where=entries[0].at("source"),
+            hint=f"{edit_hint(entries[0])}  {LFS_REMARK}",
+        )
 
     def _refuse_clashes(self, draft: Draft, recipe: Recipe) -> Collection[str]:
         """Return the files of several distributions that change nothing, whichever of them comes last.
@@ -583,6 +608,14 @@ class _Downloads:
         for _, detail in self._begun.values():
             self._report(PluginOutcome("", "not fetched", detail=detail))
         self._begun.clear()
+
+
+def _is_pointer(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(MARK) + 1).rstrip(b"\r\n") == MARK.encode()
+    except OSError:
+        return False
 
 
 def _off_lock(environment: Path, packages: Sequence[LockedPackage]) -> list[records.Wrong]:

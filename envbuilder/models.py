@@ -22,12 +22,14 @@ class GitSource:
         ref_kind: ``tag``, ``rev`` or ``branch``.
         ref: the tag's or branch's name, or the commit's 40 hexadecimal digits.
         subdirectory: where in the repository the package is; empty for its root.
+        lfs: whether what it keeps in Git LFS is fetched.
     """
 
     url: str
     ref_kind: str
     ref: str
     subdirectory: str = ""
+    lfs: bool = False
 
     @property
     def kind(self) -> str:
@@ -201,10 +203,11 @@ class Pin:
     requires_python: str | None = None
     requires: tuple[str, ...] = ()
     signature: str = "none"
+    lfs: bool = False
 
     @property
     def source(self) -> GitSource:
-        return GitSource(self.url, self.ref_kind, self.ref, self.subdirectory)
+        return GitSource(self.url, self.ref_kind, self.ref, self.subdirectory, self.lfs)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ class SourceDocument(Document):
     )
     branch: Ref | None = Field(default=None, description="a branch, whose tip is taken; in dev only")
     subdirectory: Inside | None = Field(default=None, description="where in the repository the package is")
+    lfs: bool | None = Field(default=None, description="whether what a git source keeps in Git LFS is fetched")
     pypi: Specifier | None = Field(default=None, description="a version specifier: ==1.2.3, or a range in dev")
     path: Inside | None = Field(default=None, description="an editable checkout, relative to the workspace")
 
@@ -139,15 +140,16 @@ class SourceDocument(Document):
             raise ValueError(f"expected exactly one of git, pypi, path; found {', '.join(kinds) or 'none'}")
         if kinds == ["git"] and len(refs) != 1:
             raise ValueError(f"a git source needs exactly one of tag, rev, branch; found {', '.join(refs) or 'none'}")
-        if kinds != ["git"] and (refs or self.subdirectory):
-            raise ValueError(f"{(refs or ['subdirectory'])[0]} belongs to a git source, not to {kinds[0]}")
+        beside = [name for name in ("subdirectory", "lfs") if getattr(self, name) is not None]
+        if kinds != ["git"] and (refs or beside):
+            raise ValueError(f"{(refs or beside)[0]} belongs to a git source, not to {kinds[0]}")
         return self
 
     def source(self) -> Source:
         """The source as a value."""
         if self.git is not None:
             kind, ref = next((k, r) for k in ("tag", "rev", "branch") if (r := getattr(self, k)) is not None)
-            return GitSource(self.git, kind, ref, self.subdirectory or "")
+            return GitSource(self.git, kind, ref, self.subdirectory or "", bool(self.lfs))
         if self.pypi is not None:
             specifiers = list(SpecifierSet(self.pypi))
             exact = len(specifiers) == 1 and specifiers[0].operator in {"==", "==="} and "*" not in str(specifiers[0])

@@ -35,7 +35,7 @@ _SEAL_HEAD = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + b"\x24\0" + b"eb" + b"\x20\0"
 _SEAL_TAIL = b"\x03\0" + bytes(8)
 _PLATFORM = re.compile(r"(many|musl)?linux[a-z0-9_]*")
 _SEAL_SIZE = len(_SEAL_HEAD) + 32 + len(_SEAL_TAIL)
-_NAME = re.compile(r"cache/[a-z-]+-v[0-9]+(/[^/\0]+)+|git/[0-9a-f]{12}\.bundle")
+_NAME = re.compile(r"cache/[a-z-]+-v[0-9]+(/[^/\0]+)+|git/[0-9a-f]{12}\.bundle|lfs/[0-9a-f]{64}")
 
 
 class DamagedError(EnvbuilderError):

@@ -17,11 +17,12 @@ from envbuilder.bundles.clones import Clone
 from envbuilder.bundles.restoring import StaleError, unpack
 from envbuilder.errors import BuildError, Problem, SeveralProblems, ToolError, counted
 from envbuilder.fs import drafted, locked, unwritable, write_atomically
+from envbuilder.git.lfs import Objects, pointers
 from envbuilder.lock.files import lock_folder, read_lock, read_pins
 from envbuilder.lock.locker import Draft
 from envbuilder.lock.locking import find_stale
 from envbuilder.lock.sources import Sources, ensure_objects
-from envbuilder.models import Entry, Profile, Registry, Workspace
+from envbuilder.models import Entry, Pin, Profile, Registry, Workspace
 from envbuilder.places import state_folders
 from envbuilder.store.choices import Choices
 from envbuilder.store.digests import walk
@@ -146,13 +147,28 @@ def _bundle_git(order: Order, drafts: Sequence[Draft], scratch: Path) -> tuple[d
         clone.give(there, file)
         told[url] = Git(file=clone.member, objects=tuple(sorted(there)))
         files[clone.member] = file
-    return told, files
+    return told, files | _bundle_lfs(sources, pins)
+
+
+def _bundle_lfs(sources: Sources, pins: Sequence[Pin]) -> dict[str, Path]:
+    """The Git LFS objects of pinned commits whose sources ask for them: member to file."""
+    wanted = (
+        pointer
+        for pin in pins
+        if pin.lfs
+        for clone, commit in sources.checked_out(pin)
+        for pointer in pointers(clone, commit)
+    )
+    return {f"lfs/{each.oid}": sources.lfs.place(each.oid) for each in wanted}
 
 
 def _build(order: Order, home: Path, files: Mapping[str, Path], git: Mapping[str, Git]) -> dict[str, Python]:
     """Build with an empty cache of its own, which then holds what was needed; the interpreters used."""
     for url, each in git.items():
         Clone(url, home / "git", {}).take(files[each.file])
+    for name, file in files.items():
+        if name.startswith("lfs/"):
+            Objects(home / "git" / "lfs").take(name.removeprefix("lfs/"), file)
     keys = _run_build(order, home, {}, ())
     store = Store(home)
     python = {}

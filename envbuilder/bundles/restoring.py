@@ -14,6 +14,7 @@ from envbuilder.bundles.clones import Clone
 from envbuilder.config import python_specifier
 from envbuilder.errors import EnvbuilderError, Problem, SeveralProblems
 from envbuilder.fs import durable, exchange, locked, unwritable
+from envbuilder.git.lfs import Objects
 from envbuilder.lock.files import lock_folder
 from envbuilder.models import Profile, Registry, Workspace
 
@@ -79,13 +80,16 @@ def unpack(file: Path, manifest: Manifest, cache: Path, clones: Path) -> tuple[i
                 repositories = {Clone(url, clones, {}): git for url, git in manifest.git.items()}
                 taken = {clone: git.file for clone, git in repositories.items() if not all(map(clone.has, git.objects))}
                 names = _missing(manifest, cache)
-                if names or taken:
-                    scan(file, {name: staging / name for name in [*names, *taken.values()]})
+                large = _missing_objects(manifest, Objects(clones / "lfs"))
+                if names or taken or large:
+                    scan(file, {name: staging / name for name in [*names, *taken.values(), *large]})
                     durable(staging)
                     for clone, member in taken.items():
                         clone.take(staging / member)
+                    for member, oid in large.items():
+                        Objects(clones / "lfs").take(oid, staging / member)
                     _place(names, staging / "cache", cache)
-                return len(names), len(taken)
+                return len(names) + len(large), len(taken)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -98,6 +102,13 @@ def _missing(manifest: Manifest, cache: Path) -> list[str]:
     other = {name for name, fact in kept.items() if not _is_there(cache / name.removeprefix("cache/"), fact)}
     archives = {archive_of(name) for name in other} - {None}
     return [name for name in kept if name in other or archive_of(name) in archives]
+
+
+def _missing_objects(manifest: Manifest, objects: Objects) -> dict[str, str]:
+    """The bundle's Git LFS objects that are not there: member to digest."""
+    kept = {name: name.removeprefix("lfs/") for name in manifest.files if name.startswith("lfs/")}
+    facts = ((name, oid, manifest.files[name]) for name, oid in kept.items())
+    return {name: oid for name, oid, fact in facts if not _is_there(objects.place(oid), fact)}
 
 
 def _is_there(path: Path, fact: File | Link) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +27,12 @@ class _Wish:
     """What somebody wants to add: its name, the keys of its source as a registry file has them, other options."""
 
     name: str
-    source: dict[str, str]
+    source: Mapping[str, object]
     given: tuple[str, ...] = ()
 
     def command(self, *more: str, name: str | None = None, **source: str) -> str:
         """The command that wishes so, with other words where given."""
-        options = {**self.source, **source}
+        options = {key: str(value) for key, value in {**self.source, **source}.items() if key != "lfs"}
         if "pypi" in options:
             options["pypi"] = f"{name or self.name}{options['pypi']}"
         words = [
@@ -91,6 +91,10 @@ def add(  # noqa: PLR0913 - one parameter for each option
     profile = read_profile(here.workspace, "dev" if "path" in wish.source else "prod")
     entry = _entry(here, {"name": wish.name, "kind": "library", "source": wish.source})
     proposal = judge(here.workspace, profile, entry, {each.name for each in here.registry.entries})
+    if any(problem.code == "lfs-pointer" for problem in proposal.problems):
+        # What a package keeps in Git LFS it needs.
+        wish = replace(wish, source={**wish.source, "lfs": True})
+        proposal = replace(proposal, problems=tuple(p for p in proposal.problems if p.code != "lfs-pointer"))
     problems = _told(wish, proposal)
     if any(problem.severity == "error" for problem in problems):
         return _outcome(here, wish, proposal, [], problems)
@@ -171,7 +175,7 @@ def _told(wish: _Wish, proposal: Proposal) -> list[Problem]:
             "name-mismatch": wish.command(name=better),
             "release-missing": wish.command(pypi=f"=={better.partition('==')[2]}"),
         }
-    others = "git ls-remote --tags " + shlex.quote(wish.source["git"]) if "git" in wish.source else wish.command()
+    others = "git ls-remote --tags " + shlex.quote(str(wish.source["git"])) if "git" in wish.source else wish.command()
     return [
         replace(
             problem, where=f"--{next(iter(wish.source))}", hint=hints.get(problem.code) or _runnable(problem, others)

@@ -328,6 +328,17 @@ class Repository:
         placed = ((posixpath.join(mount, path), target) for path, target in targets)
         return [(path, target) for path, target in placed if _leaves(path, target)]
 
+    def files(self, commit: str, below: str = "") -> list[tuple[str, str, int]]:
+        """Path, digest and size in bytes of every file below a folder at a commit."""
+        done = self._in_clone("ls-tree", "-r", "-l", "-z", commit, "--", *([below] if below else []))
+        lines = (line.partition("\t") for line in done.stdout.split("\0"))
+        split = ((facts.split(), path) for facts, _, path in lines)
+        return [(path, facts[2], int(facts[3])) for facts, path in split if facts[1:2] == ["blob"]]
+
+    def setting(self, commit: str, file: str, key: str) -> str:
+        """The value of a key in a file of git's settings at a commit; empty where there is none."""
+        return self._in_clone("config", "--blob", f"{commit}:{file}", "--get", key).stdout.strip()
+
     def submodules(self, commit: str) -> list[tuple[str, str, str]]:
         """Path, address as it is written, and commit of every submodule at a commit."""
         keys = ("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.(path|url)$")
@@ -471,10 +482,14 @@ def _listed(text: str) -> dict[str, Resolved]:
     return refs
 
 
-def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
+def uv_settings(repositories: Iterable[Repository], more: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
     """Environment variables that make git, as uv runs it, fetch canonical addresses from the clones.
 
     What a package itself takes from git, without an entry of its own, comes through the mirrors.
+
+    Args:
+        repositories: the clones.
+        more: further settings of git.
     """
     clones = list(repositories)
     places = {prefix: target for clone in clones for prefix, target in clone.mirrors.items()}
@@ -484,7 +499,7 @@ def uv_settings(repositories: Iterable[Repository]) -> dict[str, str]:
     first = int(inherited) if inherited.isdigit() else 0
     # A submodule that a mirror serves comes from a folder, which git takes from nobody else's repository by default. What
     # its package's build may do goes far beyond that.
-    pairs.append(("protocol.file.allow", "always"))
+    pairs += [("protocol.file.allow", "always"), *more]
     settings = {"GIT_CONFIG_COUNT": str(first + len(pairs)), "UV_NO_GITHUB_FAST_PATH": "1", "GIT_TERMINAL_PROMPT": "0"}
     for number, (key, value) in enumerate(pairs, first):
         settings[f"GIT_CONFIG_KEY_{number}"] = key

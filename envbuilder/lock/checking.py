@@ -16,6 +16,7 @@ from envbuilder.config import core_versions, python_specifier
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved, facts_of, preload
+from envbuilder.git.lfs import LFS_REMARK, POINTERS, pointers, shown_files
 from envbuilder.lock import signatures
 from envbuilder.lock.dependencies import Dependency, adoption, dependencies, is_own, settled
 from envbuilder.lock.files import lock_folder, lock_text, off_pin, pins_path, read_lock, read_pins
@@ -231,6 +232,7 @@ class Checker:
         if member is not None:
             problems.extend(self._check_declared(entry, member))
             problems.extend(self.check_signature(entry, member.pin, refs) if member.pin else ())
+            problems.extend(self._check_lfs(entry, member.pin) if member.pin else ())
         return problems, rows
 
     def _known(self, entry: Entry) -> Member | None:
@@ -335,6 +337,19 @@ class Checker:
         return [
             self._problem("tag-unsigned", entry, message, hint=self._trust_hint(hint or edit_hint(entry), signature))
         ]
+
+    def _check_lfs(self, entry: Entry, pin: Pin, hint: str | None = None) -> Iterator[Problem]:
+        """Files of a pinned commit, among its code, of which an environment gets the Git LFS pointers alone."""
+        if pin.lfs:
+            return
+        found = [
+            each.path
+            for each in pointers(self.sources.repository(pin.url), pin.commit, pin.subdirectory)
+            if each.is_code
+        ]
+        if found:
+            message = f"{shown_files(found)} of {entry.source} {POINTERS}"
+            yield self._problem("lfs-pointer", entry, message, hint=hint or f"{edit_hint(entry)}  {LFS_REMARK}")
 
     def _trust_hint(self, edit: str, signature: signatures.Signature) -> str:
         if signature.state != "unknown":
@@ -506,6 +521,7 @@ class Checker:
             yield from (replace(each, hint=remedy) for each in self._check_declared(entry, declared))
         if pin is not None:
             yield from judge.check_signature(entry, pin, refs, hint=remedy)
+            yield from self._check_lfs(entry, pin, hint=remedy)
 
     def _narrowed(self, name: str, pin: Pin | None, plugin: Entry) -> Checker:
         """A checker that knows this one pin, by which a dependency is judged as an entry is."""

@@ -79,6 +79,7 @@ def _pin(table: Mapping[str, object]) -> Pin:
         requires_python=_text(table["requires-python"]) if "requires-python" in table else None,
         requires=_texts(table.get("requires", [])),
         signature=_text(table.get("signature", "none")),
+        lfs=table.get("lfs") is True,
     )
 
 
@@ -132,6 +133,8 @@ def _table(pin: Pin) -> dict[str, object]:
     table: dict[str, object] = {"url": pin.url, pin.ref_kind: pin.ref}
     if pin.subdirectory:
         table["subdirectory"] = pin.subdirectory
+    if pin.lfs:
+        table["lfs"] = True
     table |= {"tag-object": pin.tag_object, "commit": pin.commit, "tree": pin.tree}
     table |= {"name": pin.name, "version": pin.version}
     if pin.requires_python:

@@ -332,6 +332,8 @@ def _source(entry: Entry, folder: str) -> dict[str, object] | None:
             table: dict[str, object] = {"git": url, kind: ref}
             if subdirectory:
                 table["subdirectory"] = subdirectory
+            if entry.source.lfs:
+                table["lfs"] = True
         case PathSource(path):
             relative = PurePosixPath(os.path.relpath(path, folder))
             table = {"path": str(relative), "editable": True}
@@ -423,7 +425,7 @@ def git_source(url: str, said: Mapping[str, object]) -> GitSource:
     """A git source as uv's tables say it: ``tag``, ``branch`` or ``rev``, else the remote's default branch."""
     kind = next((kind for kind in ("tag", "branch", "rev") if kind in said), None)
     ref = str(said[kind]) if kind else DEFAULT_BRANCH
-    return GitSource(url, kind or "branch", ref, str(said.get("subdirectory") or ""))
+    return GitSource(url, kind or "branch", ref, str(said.get("subdirectory") or ""), said.get("lfs") in {True, "true"})
 
 
 def locked_packages(document: Mapping[str, object]) -> tuple[LockedPackage, ...]:

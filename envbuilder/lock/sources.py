@@ -23,6 +23,7 @@ from envbuilder.compat import requirement_on
 from envbuilder.documents import parse_toml, read_text
 from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
+from envbuilder.git.lfs import Objects, pointers
 from envbuilder.lock import metadata, signatures
 from envbuilder.lock.backends import declared_in
 from envbuilder.lock.dependencies import Reader, around, foresee
@@ -91,6 +92,7 @@ class Sources:
         self._offline = offline
         self._frozen = frozen
         self._repin = repin
+        self.lfs = Objects(workspace.shared / "git" / "lfs")
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._renewed = renewed or (lambda _name, _source: repin)
         self._members: dict[str, Member] = {}
@@ -164,7 +166,7 @@ class Sources:
     def _dependency(self, source: GitSource, name: str) -> Pin:
         old = self.pinned_dependency(source)
         if old is not None and (self._frozen or not self._renewed(name, source)):
-            return old
+            return replace(old, lfs=source.lfs)
         if self._frozen:
             raise Unpinned(f"pins.toml does not hold {name} ({source})", hint=self._lock_hint())
         if reason := refused_here(source, self._profile, self._workspace):
@@ -172,6 +174,7 @@ class Sources:
         repository = self.repository(source.url)
         named, found = self._named(source, repository, renewed=self._renewed(name, source))
         self._submodules.prove(repository, found.commit, named)
+        pointers(repository, found.commit, named.subdirectory)
         return Pin(
             url=named.url,
             ref_kind=named.ref_kind,
@@ -183,6 +186,7 @@ class Sources:
             name=name,
             version="",
             signature=self._signature(repository, named.ref_kind, named.ref, found.object),
+            lfs=named.lfs,
         )
 
     def _named(self, source: GitSource, repository: Repository, *, renewed: bool) -> tuple[GitSource, Resolved]:
@@ -236,9 +240,15 @@ class Sources:
                 repository.fetch_together((each.ref_kind, each.ref) for each in pins if not repository.has(each.commit))
             if not repository.ensure(pin.ref_kind, pin.ref, pin.commit, offline=offline):
                 return False
-            source = GitSource(pin.url, pin.ref_kind, pin.ref, pin.subdirectory)
-            self._submodules.prove(repository, pin.commit, source)
+            self._submodules.prove(repository, pin.commit, pin.source)
+            if pin.lfs:
+                for clone, commit in self.checked_out(pin):
+                    self.lfs.bring(clone, commit, offline=offline)
             return True
+
+    def checked_out(self, pin: Pin) -> list[tuple[Repository, str]]:
+        """The clones and commits that a pin that was brought is checked out from: its own, and its submodules'."""
+        return [(self.repository(pin.url), pin.commit), *((e.repository, e.commit) for e in self.submodules(pin))]
 
     def build_requires(self, member: Member) -> tuple[str, ...]:
         """What a member says it is built with; nothing for a release, of which the index may have a wheel."""
@@ -298,6 +308,7 @@ class Sources:
             raise SourceError(reason, where=entry.at("source"), hint=edit_hint(entry))
         old = self._trusted(entry, source)
         if old is not None and not self._repin:
+            old = replace(old, lfs=source.lfs)
             return old if self._frozen else self._with_signature(old)
         edited = entry.name in self._pins.edited
         if self._frozen:
@@ -321,6 +332,7 @@ class Sources:
             requires_python=declared.requires_python,
             requires=declared.dependencies or (),
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
+            lfs=source.lfs,
         )
 
     def _read(self, repository: Repository, commit: str, source: GitSource, entry: Entry) -> Metadata:
@@ -329,6 +341,7 @@ class Sources:
         Raises:
             MetadataError: it is not, or it cannot be read; all that is wrong is told.
         """
+        pointers(repository, commit, source.subdirectory)  # Now, and not by every check.
         faults: list[EnvbuilderError] = []
         for step in (self._submodules.prove, refuse_missing_workspace):
             try:
@@ -368,11 +381,11 @@ class Sources:
 
     def git_settings(self, pins: Iterable[Pin]) -> dict[str, str]:
         """Variables by which uv's git fetches pinned commits, and their submodules, from the clones; see `bring`."""
-        clones = {}
+        clones, pins = {}, list(pins)
         for pin in pins:
             clones[pin.url] = self.repository(pin.url)
             clones |= {each.repository.url: each.repository for each in self.submodules(pin)}
-        return uv_settings(clones.values())
+        return uv_settings(clones.values(), self.lfs.settings if any(pin.lfs for pin in pins) else ())
 
     def checkout(self, repository: Repository, commit: str, folder: Path) -> None:
         """A work tree at a commit that was brought, with its tags and submodules."""

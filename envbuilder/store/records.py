@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
+import os
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -100,6 +102,18 @@ def _difference(name: str, row: list[str], files: Mapping[str, Facts]) -> str | 
         return None
     digest = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex()
     return None if facts.content == f"sha256:{digest}" else "has other bytes than RECORD says"
+
+
+def owners(environment: Path, files: Collection[str]) -> list[str]:
+    """The distributions whose RECORDs name some files of an environment, sorted; names are relative to it."""
+    root = site_packages(environment)
+    wanted = {os.path.relpath(environment / name, root) for name in files}
+    found = set()
+    for record in root.glob("*.dist-info/RECORD"):
+        with contextlib.suppress(OSError), record.open(encoding="utf-8", errors="replace", newline="") as stream:
+            if any(row and row[0] in wanted for row in csv.reader(stream)):
+                found.add(distribution_of(record.parent.name))
+    return sorted(found)
 
 
 def distributions(environment: Path) -> dict[str, str]:

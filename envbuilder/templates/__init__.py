@@ -90,7 +90,7 @@ def entry_text(keys: Mapping[str, object], remarks: tuple[str, ...] = (), schema
     """A registry file of those keys: one a line, a mapping of more than one key over several.
 
     Args:
-        keys: texts and mappings of texts.
+        keys: texts, truth values, and mappings of those.
         remarks: lines of comment above.
         schema: which JSON Schema editors are pointed to.
     """
@@ -108,6 +108,8 @@ def entry_text(keys: Mapping[str, object], remarks: tuple[str, ...] = (), schema
 
 
 def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return json.dumps(value)
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
