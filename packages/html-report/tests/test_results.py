@@ -174,3 +174,31 @@ def test_environments_are_listed_once() -> None:
     assert len(found) == 1
     assert found[0].plugins == ("a",)
     assert [name for name, _ in found[0].versions] == ["python", "numpy"]
+
+
+def test_speeds_of_degraded_tasks_compare_with_no_others() -> None:
+    """What did otherwise than it was asked has a star, is never the fastest, and the note says so."""
+    odd = {
+        **task("odd", items_per_s=90.0),
+        "degraded": ["2 batches failed"],
+        "speed_comparable": False,
+        "task_items_per_s": 4.0,
+    }
+    well = {**task("well", items_per_s=9.0), "task_items_per_s": 3.0}
+    records = [record("1", "x", task="odd", latency_s=0.001), record("1", "x", task="well", latency_s=2.0)]
+    document = small(tasks=[odd, well], records=records, evaluations=[])
+    rows = {row.result.model: row for row in result_rows(read_results(document), [], {})}
+    assert [cell.text for cell in (rows["odd"].speed, rows["odd"].whole_speed)] == ["90.0/s*", "4.00/s*"]
+    assert [cell.text for cell in (rows["well"].speed, rows["well"].whole_speed)] == ["9.00/s", "3.00/s"]
+    assert not rows["odd"].speed.best
+    decision = decide(read_results(document))[0]
+    assert decision.speed is not None
+    assert [leader.model for leader in decision.speed.leaders] == ["well"]
+    assert "do not compare: odd" in decision.note
+
+
+def test_memory_of_the_whole_card_is_marked() -> None:
+    """Where the driver tells no processes apart, the figure is that of all who used the card."""
+    used = {**task("a"), "peak_gpu_tree_bytes": 2**30, "gpu_memory_of": "card"}
+    (row,) = result_rows(read_results(small(tasks=[used], records=[], evaluations=[])), [], {})
+    assert row.peak_gpu.endswith("(card)")

@@ -49,7 +49,9 @@ class Facts:
         slot: where it ran.
         warm: whether its worker had loaded the model for another task.
         reused: the run that the result was taken from.
-        degraded: what was done less well than asked for.
+        degraded: what was done less well than asked for, or otherwise.
+        comparable: whether its speed compares with others'.
+        of_card: whether its GPU memory is that of the whole card, whoever used it.
         measured: what the plugin measured itself, name and value.
         peak_ram, peak_gpu: bytes.
         cpu: seconds of CPU time.
@@ -62,6 +64,8 @@ class Facts:
     warm: bool
     reused: str
     degraded: tuple[str, ...]
+    comparable: bool
+    of_card: bool
     measured: tuple[tuple[str, str], ...]
     peak_ram: float | None
     peak_gpu: float | None
@@ -79,7 +83,12 @@ class Facts:
         if self.warm:
             found.append(Badge("warm", "The worker had loaded the model for another task."))
         if self.degraded:
-            found.append(Badge("degraded", f"Done less well than asked for: {'; '.join(self.degraded)}"))
+            found.append(
+                Badge(
+                    "degraded",
+                    f"Done otherwise than asked for, so its speed compares with no other: {'; '.join(self.degraded)}",
+                )
+            )
         if len(self.attempts) > 1:
             found.append(Badge(f"{len(self.attempts)} attempts", "The first attempt did not go well."))
         return tuple(found)
@@ -93,6 +102,8 @@ def read_facts(task: TaskDocument) -> Facts:
         warm=task.get("warm") is True,
         reused=text(task, "reused"),
         degraded=texts(task, "degraded"),
+        comparable=task.get("speed_comparable") is not False and not texts(task, "degraded"),
+        of_card=text(task, "gpu_memory_of") == "card",
         measured=tuple((name, _value(value)) for name, value in table(task, "metrics").items()),
         peak_ram=_most(task, "peak_ram_bytes", "peak_tree_bytes"),
         peak_gpu=_most(task, "peak_gpu_bytes", "peak_gpu_tree_bytes"),
@@ -111,6 +122,11 @@ def read_facts(task: TaskDocument) -> Facts:
             for each in rows(task, "attempts")
         ),
     )
+
+
+def is_comparable(task: TaskDocument) -> bool:
+    """Tell whether a task's speed compares with others': it ended well, and did what it was asked."""
+    return task["status"] == "ok" and read_facts(task).comparable
 
 
 def _most(task: TaskDocument, *names: str) -> float | None:

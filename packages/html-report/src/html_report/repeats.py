@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from html_report.facts import is_comparable
 from html_report.results import Metric, Result
 from html_report.text import NOTHING, rate, seconds, spread
 
@@ -33,7 +34,7 @@ def spread_rows(results: Sequence[Result], metrics: Sequence[Metric]) -> list[Sp
     for result in results:
         if result.runs:
             cells = [_cell([run.overall.get(metric) for run in result.runs], spread) for metric in metrics]
-            ended = [run for run in result.runs if run.task["status"] == "ok"]
+            ended = [run for run in result.runs if is_comparable(run.task)]
             cells.append(_cell([run.latency(0.5) for run in ended], _unit(seconds)))
             cells.append(_cell([run.task["items_per_s"] for run in ended], _unit(rate)))
             rows.append(SpreadRow(result, tuple(cells)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from vlm_core import EvaluationDocument, RecordDocument, ReportDocument, TaskDocument
 
+from html_report.facts import is_comparable
 from html_report.names import name_device, name_models, name_variants
 from html_report.provenance import repeated
 from html_report.text import metric_name
@@ -68,6 +69,11 @@ class Result:
     latencies: Sequence[float]
     made_by: tuple[str, ...] = ()
     runs: tuple[Result, ...] = ()
+
+    @property
+    def comparable(self) -> bool:
+        """Tell whether its speed compares with others': each run of it ended well, and did what it was asked."""
+        return all(is_comparable(run.task) for run in self.runs or (self,))
 
     def latency(self, share: float) -> float | None:
         """Give the seconds in which a share (0 to 1) of the items was answered; None where nothing was timed."""

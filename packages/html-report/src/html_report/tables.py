@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from vlm_core import ReportDocument, TaskDocument
 from html_report.facts import Badge, read_facts
 from html_report.names import name_device
 from html_report.provenance import Origins, explain
+from html_report.reading import number
 from html_report.results import Metric, Result
 from html_report.text import figure, rate, seconds, size
 
@@ -33,7 +35,9 @@ class Row:
 
     Attributes:
         result: the figures.
-        metrics, median, p95, speed: as they are written.
+        metrics, median, p95: as they are written.
+        speed: items a second inside ``predict``.
+        whole_speed: items a second of the whole task.
         badges: what to keep in mind of them.
         peak_ram, peak_gpu: as text.
         origin: what made them, a line for each task.
@@ -44,6 +48,7 @@ class Row:
     median: Cell
     p95: Cell
     speed: Cell
+    whole_speed: Cell
     badges: tuple[Badge, ...]
     peak_ram: str
     peak_gpu: str
@@ -85,9 +90,10 @@ def result_rows(results: Sequence[Result], metrics: Sequence[Metric], origins: O
     for data in dict.fromkeys(result.data for result in results):
         rivals = [result for result in results if result.data == data]
         columns = [_metric_cells([rival.overall.get(metric) for rival in rivals], metric) for metric in metrics]
-        medians = _cells([_ended(rival, rival.latency(0.5)) for rival in rivals], seconds, lower=True)
-        tails = _cells([_ended(rival, rival.latency(0.95)) for rival in rivals], seconds, lower=True)
-        speeds = _cells([_ended(rival, rival.task["items_per_s"]) for rival in rivals], rate, lower=False)
+        medians = _timed(rivals, [rival.latency(0.5) for rival in rivals], seconds, lower=True)
+        tails = _timed(rivals, [rival.latency(0.95) for rival in rivals], seconds, lower=True)
+        speeds = _timed(rivals, [rival.task["items_per_s"] for rival in rivals], rate, lower=False)
+        whole = _timed(rivals, [_whole_rate(rival) for rival in rivals], rate, lower=False)
         rows += [
             Row(
                 rival,
@@ -95,6 +101,7 @@ def result_rows(results: Sequence[Result], metrics: Sequence[Metric], origins: O
                 medians[place],
                 tails[place],
                 speeds[place],
+                whole[place],
                 *_circumstances(rival),
                 explain(origins, rival.made_by),
             )
@@ -111,7 +118,8 @@ def _circumstances(result: Result) -> tuple[tuple[Badge, ...], str, str]:
         badges = {"repeated": Badge(f"{len(result.runs)}×", "Means of repetitions; their spread is below."), **badges}
     ram = [facts.peak_ram for facts in told if facts.peak_ram is not None]
     gpu = [facts.peak_gpu for facts in told if facts.peak_gpu is not None]
-    return tuple(badges.values()), size(max(ram, default=None)), size(max(gpu, default=None))
+    mark = " (card)" if gpu and any(facts.of_card for facts in told) else ""
+    return tuple(badges.values()), size(max(ram, default=None)), size(max(gpu, default=None)) + mark
 
 
 def class_rows(results: Sequence[Result], metrics: Sequence[Metric], origins: Origins) -> list[ClassRow]:
@@ -177,6 +185,24 @@ def _count(result: Result, name: str) -> int:
 
 def _metric_cells(values: Sequence[float | None], metric: Metric) -> list[Cell]:
     return _cells(values, figure, lower=metric.lower_is_better)
+
+
+def _timed(
+    rivals: Sequence[Result], values: Sequence[float | None], write: Callable[[float | None], str], *, lower: bool
+) -> list[Cell]:
+    """Make cells of times or speeds; those that compare with no others have a star, and are never the best."""
+    ended = [_ended(rival, value) for rival, value in zip(rivals, values, strict=True)]
+    alike = [value if rival.comparable else None for rival, value in zip(rivals, ended, strict=True)]
+    return [
+        cell if rival.comparable or value is None else Cell(f"{write(value)}*")
+        for cell, rival, value in zip(_cells(alike, write, lower=lower), rivals, ended, strict=True)
+    ]
+
+
+def _whole_rate(result: Result) -> float | None:
+    """Give the items a second of the whole task; of repetitions the mean."""
+    known = [value for run in result.runs or (result,) if (value := number(run.task, "task_items_per_s")) is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _cells(values: Sequence[float | None], write: Callable[[float | None], str], *, lower: bool) -> list[Cell]:

@@ -91,7 +91,7 @@ def _quality(metric: Metric, values: Mapping[str, float | None], scope: str = ""
 
 
 def _speed(rivals: Sequence[Result]) -> Verdict | None:
-    medians = {rival.model: rival.latency(0.5) for rival in rivals if rival.task["status"] == "ok"}
+    medians = {rival.model: rival.latency(0.5) for rival in rivals if rival.comparable}
     known = {model: value for model, value in medians.items() if value is not None}
     title = "Lowest median latency" if len(known) > 1 else "Median latency"
     return _rank(title, "", [Standing(model, seconds(known[model])) for model in sorted(known, key=known.__getitem__)])
@@ -118,6 +118,11 @@ def _note(rivals: Sequence[Result]) -> str:
     notes = []
     if len({rival.device for rival in rivals}) > 1:
         notes.append("Models ran on different devices: their latencies do not compare.")
+    odd = [rival.model for rival in rivals if rival.task["status"] == "ok" and not rival.comparable]
+    if odd:
+        more = f" and {len(odd) - RUNNERS_UP} more models" if len(odd) > RUNNERS_UP else ""
+        names = ", ".join(odd[:RUNNERS_UP])
+        notes.append(f"Degraded, so that their speeds (marked *) do not compare: {names}{more}.")
     failed = [f"{rival.model} ({rival.task['failed_items']})" for rival in rivals if rival.task["failed_items"]]
     if failed:
         more = f" and {len(failed) - RUNNERS_UP} more models" if len(failed) > RUNNERS_UP else ""

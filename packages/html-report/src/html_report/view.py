@@ -56,6 +56,7 @@ class View:
         origins: what made the figures, by task.
         checkouts: code that no tag holds.
         reused: how many tasks' results are those of other runs, and of which.
+        has_whole: whether any model's speed over its whole task is known.
         has_gpu: whether any model's GPU memory is known.
         environments: software and hardware.
         tasks: every task, with its wall time as text.
@@ -86,6 +87,7 @@ class View:
     origins: Origins
     checkouts: list[Checkout]
     reused: tuple[int, tuple[str, ...]]
+    has_whole: bool
     has_gpu: bool
     environments: list[Environment]
     tasks: list[TaskDocument]
@@ -141,6 +143,7 @@ def build_view(report: ReportDocument, params: Params) -> View:
         origins=origins,
         checkouts=checkouts(report),
         reused=(len(reused), tuple(dict.fromkeys(reused))),
+        has_whole=any(row.whole_speed.text != NOTHING for row in rows),
         has_gpu=any(row.peak_gpu != NOTHING for row in rows),
         environments=environments(report),
         tasks=report["tasks"],
