@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from io import BytesIO
@@ -15,6 +16,7 @@ from envbuilder.errors import UsageError
 STATE = ".envbuilder"
 # More is no file that people wrote, and whoever reads it says so.
 _MOST_BYTES = 5_000_000
+_WIDE = ("utf-16-le", "utf-16-be")
 ELSEWHERE = "export ENVBUILDER_HOME=~/.cache/envbuilder  # keeps state there"
 
 
@@ -28,7 +30,9 @@ def candidates(start: Path) -> Iterator[Path]:
         there = next(parent for parent in start.absolute().parents if parent.is_dir())
         raise UsageError(f"no such folder: {start}", hint=f"ls {there}")
     for folder in (start.resolve(), *start.resolve().parents):
-        if b"tool.envbuilder" in _bytes(folder / "pyproject.toml"):
+        text = _bytes(folder / "pyproject.toml")
+        # Of another encoding, it is refused where it is read, with a way out, and not taken for no workspace.
+        if b"tool.envbuilder" in text or any("tool.envbuilder".encode(code) in text for code in _WIDE):
             yield folder
 
 
@@ -38,6 +42,55 @@ def _bytes(file: Path) -> bytes:
             return stream.read(_MOST_BYTES)
     except OSError:
         return b""
+
+
+def refuse_unusable(path: str | Path, what: str, hint: str | None = None) -> None:
+    """Refuse a path that git, uv or a file of ours cannot hold: one with a line break, or that is no UTF-8.
+
+    Args:
+        path: absolute.
+        what: how the message names it.
+        hint: a command that helps; without one, the one that renames the folder.
+
+    Raises:
+        UsageError: it is such a path.
+    """
+    folder, wrong = Path("/"), ""
+    for part in Path(path).parts[1:]:
+        wrong = "a line break" if "\n" in part or "\r" in part else "" if _is_text(part) else "bytes that are no UTF-8"
+        folder /= part
+        if wrong:
+            break
+    if wrong:
+        better = folder.with_name(re.sub(r"[\n\r\ud800-\udfff]+", "-", folder.name))
+        shown = f"mv {shell_word(folder)} {shell_word(better)}"
+        message = f"{what} holds {wrong}, which git and uv cannot take: {shell_word(folder)}"
+        raise UsageError(message, code="path-unusable", where=shell_word(folder), hint=hint or shown)
+
+
+def _is_text(part: str) -> bool:
+    try:
+        part.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shell_word(path: str | Path) -> str:
+    """Return a path as bash takes it, on one line and in printable characters."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(_escaped(char) for char in text)
+    return f"$'{escaped}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
 
 
 def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
@@ -50,7 +103,10 @@ def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
     Raises:
         UsageError: it is no absolute path: it would be another folder wherever a command is given.
     """
+    refuse_unusable(root, "the workspace's path")
     home = home or os.environ.get("ENVBUILDER_HOME")
+    if home:
+        refuse_unusable(Path(home).absolute(), "ENVBUILDER_HOME", ELSEWHERE.partition("  #")[0])
     if not home:
         return root / STATE, root / STATE
     place = Path(os.path.expanduser(home))  # noqa: PTH111 - Path's own fails on ~nobody

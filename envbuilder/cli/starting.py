@@ -12,6 +12,7 @@ import click
 
 from envbuilder.cli.base import Open, Settings, common
 from envbuilder.errors import UsageError, counted
+from envbuilder.places import refuse_unusable
 
 if TYPE_CHECKING:
     from envbuilder.render import Outcome
@@ -35,6 +36,7 @@ def init(settings: Settings, directory: Path) -> Outcome:
     from envbuilder.templates import workspace_files
 
     root = (settings.folder / directory).resolve()
+    refuse_unusable(root, "the folder's path", "mkdir benchmarks && envbuilder init benchmarks")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     files = workspace_files(python, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     files |= {f"profiles/schemas/{name}": text for name, text in schemas.texts().items()}
