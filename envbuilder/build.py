@@ -385,6 +385,7 @@ class Builder:
                 open_to_base=bool(supply and not supply.sites),
                 sites=supply.sites if supply else (),
                 offline=self._offline,
+                log=self._workspace.own / "logs" / f"{self._profile.name}-{draft.plugin.name}-build.log",
             )
             files, bytecode = self._fill(draft, key, recipe, report, mend=mend)
         tools = {"envbuilder": __version__, "uv": ".".join(map(str, uv.version_of(uv.find_uv())))}

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 
-from envbuilder import process, variables
+from envbuilder import build_errors, process, variables
 from envbuilder.errors import EnvbuilderError, Problem, ToolError
+from envbuilder.fs import write_atomically
 from envbuilder.models import Interpreter, Profile
+from envbuilder.places import refuse_unusable
 
 # A lock or a cold sync of a torch environment moves gigabytes over slow lines.
 _TIMEOUT_S = 3 * 3600.0
@@ -41,6 +43,8 @@ _TORN = re.compile(
 
 # ENOSPC, EDQUOT and EFBIG, as uv writes them.
 _NO_ROOM = re.compile(r"\(os error (28|122|27)\)")
+
+_OTHER_CACHE = "export UV_CACHE_DIR=/var/tmp/uv-cache"
 
 # Asked of every interpreter; the answer is part of an environment's key.
 _IDENTITY = """
@@ -325,9 +329,16 @@ def cache_folder() -> Path:
 
     Raises:
         ToolError: uv knows of none.
+        UsageError: git cannot take its path.
     """
     chosen = os.environ.get("UV_CACHE_DIR")
-    return Path(chosen).absolute() if chosen else _usual_cache(os.environ.get("HOME"), os.environ.get("XDG_CACHE_HOME"))
+    if chosen:
+        refuse_unusable(Path(chosen).absolute(), "UV_CACHE_DIR", _OTHER_CACHE)
+        return Path(chosen).absolute()
+    steering = (os.environ.get("HOME"), os.environ.get("XDG_CACHE_HOME"))
+    for each in filter(None, steering):
+        refuse_unusable(Path(each).absolute(), "the path of uv's cache", _OTHER_CACHE)
+    return _usual_cache(*steering)
 
 
 @cache
@@ -335,7 +346,7 @@ def _usual_cache(*_steering: str | None) -> Path:
     # At the root: a workspace's own uv settings do not hold for the projects that uv is run on.
     done = process.run([find_uv(), "cache", "dir"], cwd=Path("/"), timeout_s=60)
     if not done.ok:
-        raise ToolError(f"uv has no cache folder: {done.stderr.strip()}", hint="export UV_CACHE_DIR=/var/tmp/uv-cache")
+        raise ToolError(f"uv has no cache folder: {done.stderr.strip()}", hint=_OTHER_CACHE)
     return Path(done.stdout.strip())
 
 
@@ -460,29 +471,49 @@ def _flags(*, offline: bool) -> list[str]:
     return ["--offline"] if offline else []
 
 
-def explain(done: process.Completed, plugin: str, code: str, *, hint: str) -> Problem:
-    """A failed call as a problem: uv's own words, without its progress."""
+def explain(done: process.Completed, plugin: str, code: str, *, hint: str, log: Path | None = None) -> Problem:
+    """Return a failed call as a problem: uv's own words, without its progress.
+
+    Of a build's output only the line that says why it failed is in it.
+
+    Args:
+        done: the call.
+        plugin: the entry concerned.
+        code: the problem's code.
+        hint: the problem's hint.
+        log: a file that gets everything that uv and the build wrote; where the message leaves some out, it names it.
+    """
     _, words = _parts(done)
-    words = list(_without_frames(words))
-    text = "\n".join(words[:25]) or f"uv exited with {done.returncode}"
+    own, built, after = _build_output(words)
+    told = [*own, *([f"  {build_errors.reason(built)}"] if built else []), *after]
+    text = "\n".join(told[:_MOST_LINES]) or f"uv exited with {done.returncode}"
     text = _FOREIGN.sub("", text)
+    if log is not None and (built or told[_MOST_LINES:]):
+        write_atomically(log, done.stderr)
+        text += f"\n  all that was written: {log}"
     return Problem(code, text.removeprefix("error: "), entry=plugin, hint=hint)
+
+
+_MOST_LINES = 25
+_SECTION = re.compile(r"^\s*\[std(?:err|out)\]$")
+
+
+def _build_output(words: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split uv's words at the output of a build that it quotes: before, the output, after."""
+    start = next((number for number, line in enumerate(words) if _SECTION.match(line)), None)
+    if start is None:
+        return words, [], []
+    indent = len(words[start]) - len(words[start].lstrip())
+    end = next(
+        (number for number in range(start, len(words)) if len(words[number]) - len(words[number].lstrip()) < indent),
+        len(words),
+    )
+    quoted = [line[indent:] for line in words[start:end] if not _SECTION.match(line)]
+    return words[:start], quoted, words[end:]
 
 
 # What uv advises to set in a project, and no generated one has.
 _FOREIGN = re.compile(r" Consider using `exclude-newer-package` [^.\n]*\.")
-
-
-def _without_frames(lines: list[str]) -> Iterator[str]:
-    """Lines without the frames of a build backend's traceback; the line that says what was wrong stays."""
-    depth: int | None = None
-    for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if line.lstrip().startswith("Traceback (most recent call last)"):
-            depth = indent
-        elif depth is None or indent <= depth:
-            depth = None
-            yield line
 
 
 def found_no_room(done: process.Completed) -> bool:
@@ -497,16 +528,24 @@ def torn_in_cache(done: process.Completed) -> str | None:
 
 
 def backend_words(done: process.Completed) -> str:
-    """Why a build failed: the last that the build backend wrote, which uv passes through, or else uv's own words."""
-    before, words = _parts(done)
-    own = [line for line in before if not line.startswith("Building ")]
-    return own[-1].strip() if own else "; ".join(line.strip() for line in words[:3])
+    """Return the reason that a build failed: in the words of the build backend if it has any, else in uv's."""
+    lines = done.stderr.splitlines()
+    ends = [number for number, line in enumerate(lines) if line.startswith("error: Failed to build")]
+    end = ends[-1] if ends else len(lines)
+    written = [line for line in lines[:end] if not line.startswith("Building ")]
+    _, quoted, _ = _build_output(lines[end:])
+    own = [line.strip() for line in lines[end:] if line.strip()]
+    return (
+        build_errors.reason(written if ends else []) or build_errors.reason(quoted) or "; ".join(own[:3] or written[:3])
+    )
+
+
+_OWN_WORDS = re.compile("error:|\\s*(?:\N{MULTIPLICATION SIGN}|x) (?=[A-Z])")
 
 
 def _parts(done: process.Completed) -> tuple[list[str], list[str]]:
     lines = [line.rstrip() for line in done.stderr.splitlines() if line.strip()]
-    marks = ("error:", "\N{MULTIPLICATION SIGN}", "x ")
-    start = next((number for number, line in enumerate(lines) if line.lstrip().startswith(marks)), 0)
+    start = next((number for number, line in enumerate(lines) if _OWN_WORDS.match(line)), 0)
     return lines[:start], lines[start:]
 
 

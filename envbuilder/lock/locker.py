@@ -478,7 +478,8 @@ class Locker:
         env = self.sources.git_settings(draft.every_pin)
         done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
         if not done.ok:
-            problem = uv.explain(done, draft.plugin.name, "lock-failed", hint="")
+            log = self._workspace.own / "logs" / f"{self._profile.name}-{draft.plugin.name}-lock.log"
+            problem = uv.explain(done, draft.plugin.name, "lock-failed", hint="", log=log)
             hint = self._way_out(draft, problem.message)
             raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=hint)
 

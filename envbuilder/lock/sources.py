@@ -22,6 +22,7 @@ from envbuilder import uv
 from envbuilder.compat import requirement_on
 from envbuilder.documents import parse_toml, read_text
 from envbuilder.errors import ConfigError, EnvbuilderError
+from envbuilder.fs import write_atomically
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
 from envbuilder.git.lfs import Objects, pointers
 from envbuilder.lock import metadata, signatures
@@ -522,9 +523,10 @@ class Sources:
             wanted = [*self._together.get(entry.name, ()), lacking]
             line = f"no-build-isolation: {{{entry.name}: {json.dumps(wanted)}}}"
             hint = f"{edit_hint(entry, 'no-build-isolation')}  # {line}; then {lock}"
-        return MetadataError(
-            f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}", where=where, hint=hint
-        )
+        log = self._workspace.own / "logs" / f"{self._profile.name}-{entry.name}-metadata.log"
+        write_atomically(log, done.stderr)
+        message = f"a build, needed for what is dynamic, failed: {uv.backend_words(done)}; all that it wrote: {log}"
+        return MetadataError(message, where=where, hint=hint)
 
     def _python_request(self) -> str:
         from envbuilder.config import python_specifier

@@ -60,6 +60,7 @@ class Recipe:
         suspects: packages that uv's cache held damaged: they are fetched and unpacked anew.
         since_ns: when that cache was read, as `time.time_ns` tells it.
         hear: called with each line that uv says while it fetches.
+        log: the file for all that a failed build wrote.
     """
 
     project: Path
@@ -75,6 +76,7 @@ class Recipe:
     suspects: Collection[str] = ()
     since_ns: int = 0
     hear: Callable[[str], None] | None = None
+    log: Path | None = None
 
 
 def sync(recipe: Recipe, shared: Path, waiting: Callable[[], None]) -> set[str]:
@@ -169,7 +171,7 @@ def _attempt(recipe: Recipe, *, offline: bool) -> set[str]:
         raise TornError(package, message, hint=f"uv cache clean {package} && {again}")
     places = f"df -h {shlex.quote(str(recipe.staging.parent))} {shlex.quote(str(uv.cache_folder()))}"
     hint = f"{places}  # envbuilder gc may make room" if uv.found_no_room(made) else again
-    problem = uv.explain(made, plugin, "sync-failed", hint=hint)
+    problem = uv.explain(made, plugin, "sync-failed", hint=hint, log=recipe.log)
     raise EnvbuilderError(problem.message, code=problem.code, where=problem.where, hint=problem.hint)
 
 
