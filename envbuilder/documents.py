@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envbuilder.encodings import foreign
-from envbuilder.errors import ConfigError, Problem, nearest, redacted
+from envbuilder.errors import ConfigError, Problem, nearest, redacted, remedy
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -36,6 +37,8 @@ _MOST_NODES = 100_000
 _DEEPEST = 64
 _PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _TOO_MUCH = "too large or too deeply nested for a file of this kind"
+
+_MARK = "\ufeff"
 
 _SLASHES = "in double quotes a backslash begins an escape; write paths with /"
 
@@ -239,6 +242,10 @@ def read_toml(path: Path, shown: str, *, largest: int = LARGEST) -> Located:
 
 def parse_toml(text: str, shown: str) -> Located:
     """Parse TOML, with the line of every key that stands alone on one."""
+    if text.startswith(_MARK):
+        message = "begins with a byte order mark (U+FEFF), which TOML does not allow"
+        hint = f"sed -i '1s/^\\xEF\\xBB\\xBF//' {shlex.quote(shown)}"
+        raise ConfigError([Problem("config-invalid", message, where=f"{shown}:1:1", hint=hint)])
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -447,7 +454,9 @@ def read_text(path: Path, shown: str, *, largest: int = LARGEST) -> str:
         raise ConfigError([Problem("config-invalid", text, where=str(place), hint=hint)]) from error
     except OSError as error:
         text = f"cannot be read: {error.strerror or error}"
-        raise ConfigError([Problem("config-invalid", text, where=shown, hint=f"ls -ld {shown}")]) from error
+        raise ConfigError(
+            [Problem("config-invalid", text, where=shown, hint=remedy(error) or f"ls -ld {shown}")]
+        ) from error
     if "\0" in text and (found := foreign(text.encode(), shown)):  # UTF-16 without its mark.
         raise ConfigError([Problem("config-invalid", f"not UTF-8: {found.found}", where=shown, hint=found.hint)])
     return text

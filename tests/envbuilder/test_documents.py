@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
+from workshop import Workshop
 
 from envbuilder.documents import (
     Document,
@@ -289,3 +290,29 @@ def test_a_file_that_is_not_there_names_its_neighbour(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             read_yaml(folder / "shuot.yaml", "shuot.yaml")
         assert caught.value.problems[0].message == said
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "profiles/prod/profile.toml"])
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_toml_in_another_encoding_is_named_with_its_remedy(workshop: Workshop, name: str, coding: str) -> None:
+    """A byte order mark, or UTF-16, is named; the hint, pasted, leaves a file that serves."""
+    workshop.plugin("alpha")
+    assert workshop.within("lock", "-q").status == 0
+    file = workshop.work / name
+    file.write_text(file.read_text(), encoding=coding)
+    ran = workshop.within("check", "--offline", "--format", "json")
+    problems = ran.json["problems"]
+    assert isinstance(problems, list)
+    (problem,) = problems
+    assert ("byte order mark" if coding == "utf-8-sig" else "UTF-16") in problem["message"]
+    assert (ran.status, problem["code"], problem["where"].partition(":")[0]) == (2, "config-invalid", name)
+    subprocess.run(["bash", "-c", problem["hint"]], cwd=workshop.work, check=True)
+    assert workshop.within("check", "--offline", "-q").status == 0
+
+
+def test_a_mark_at_a_tag_is_named(workshop: Workshop) -> None:
+    """A package's own pyproject.toml with a byte order mark is an error of that tag, in those words."""
+    text = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
+    workshop.plugin("alpha", pyproject=f'\ufeff{text}[project]\nname = "alpha"\nversion = "0.1.0"\n')
+    ran = workshop.within("lock")
+    assert (ran.status, "byte order mark" in ran.err, "v0.1.0" in ran.err) == (1, True, True), ran.err
