@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from envbuilder import accelerators
 from envbuilder.documents import Document, Located, read_toml, read_yaml, slashed, subtree, validate
-from envbuilder.errors import ConfigError, Problem, UsageError, redacted
+from envbuilder.errors import ConfigError, Problem, UsageError, redacted, remedy
 from envbuilder.models import Profile, Workspace
 from envbuilder.places import candidates, state_folders
 
@@ -345,7 +345,8 @@ def _files(folder: Path, workspace: Workspace) -> list[Path]:
     except OSError as error:
         shown = workspace.show(folder)
         text = f"cannot be read: {error.strerror or error}"
-        raise ConfigError([Problem("unreadable", text, where=shown, hint=f"ls -ld {shown}")]) from error
+        hint = remedy(error) or f"ls -ld {shown}"
+        raise ConfigError([Problem("unreadable", text, where=shown, hint=hint)]) from error
 
 
 def core_versions(workspace: Workspace) -> dict[str, str]:

@@ -6,6 +6,7 @@ reported with everything else that does.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable
@@ -54,6 +55,21 @@ def _escape(found: re.Match[str]) -> str:
 def visible_json(text: str) -> str:
     """JSON of the same values that can be printed: what would act on a terminal stands there as JSON's own escapes."""
     return _INVISIBLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+# Limits of the system, each with a command that shows or raises it.
+_LIMITS = {
+    errno.EMFILE: "ulimit -n 4096  # more open files for this shell; ulimit -Hn tells the most",
+    errno.ENFILE: "sysctl fs.file-nr fs.file-max  # open files of the whole machine, and the most",
+    errno.ENOMEM: "free -h",
+    errno.EAGAIN: "ulimit -u && ps -u $(id -u) -L --no-headers | wc -l  # processes allowed, and there",
+    errno.E2BIG: "env | wc -c  # the environment and the arguments are too long together",
+}
+
+
+def remedy(error: OSError) -> str | None:
+    """Return the hint for a limit of the system that an error tells of; None if it tells of something else."""
+    return _LIMITS.get(error.errno or 0)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

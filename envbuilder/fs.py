@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from envbuilder.errors import ToolError
+from envbuilder.errors import ToolError, remedy
 from envbuilder.places import ELSEWHERE, STATE
 
 if TYPE_CHECKING:
@@ -247,7 +247,9 @@ def swing(link: Path, target: Path | str) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> ToolError:
-    """A file system's refusal as an error with a remedy."""
+    """Return a file system's refusal, or a limit of the system, as an error with a remedy."""
+    if hint := remedy(error):
+        return ToolError(f"cannot write {path}: {error.strerror}", code="system-limit", where=str(path), hint=hint)
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     shut = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} and STATE in path.parts
     return ToolError(

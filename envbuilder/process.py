@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder import variables
-from envbuilder.errors import Interrupted, ToolError, redacted
+from envbuilder.errors import Interrupted, ToolError, redacted, remedy
 
 # What would lead a child into an environment that is not meant: the one that the tool itself was started from, a
 # person's own packages, another interpreter's home.
@@ -279,10 +281,23 @@ def _spawn(
         if cwd is not None and not cwd.is_dir():
             message = f"cannot start {words[0]} in {cwd}: no such folder"
             raise ToolError(message, where=str(cwd), hint=f"ls -ld {cwd}") from error
-        message = f"cannot start {words[0]}: {error.strerror or error}"
-        raise ToolError(message, code="tool-missing", hint=f"command -v {words[0]}") from error
+        raise _unstartable(words[0], error) from error
     except ValueError as error:  # A NUL character.
         raise ToolError(f"cannot start {words[0]}: {error}") from error
+
+
+def _unstartable(program: str, error: OSError) -> ToolError:
+    """Return the error for a program that does not start: there is none, it is no program, or a limit is reached."""
+    message = f"cannot start {program}: {error.strerror or error}"
+    if hint := remedy(error):
+        return ToolError(message, code="system-limit", hint=hint)
+    found = shutil.which(program)
+    if found is not None and error.errno == errno.ENOENT:
+        message = f"cannot start {found}: the interpreter that its first line names is not there"
+        return ToolError(message, code="tool-missing", where=found, hint=f"head -n 1 {shlex.quote(found)}")
+    if error.errno in {errno.EACCES, errno.ENOEXEC}:
+        return ToolError(message, code="tool-missing", hint=f"ls -l {shlex.quote(found or program)}")
+    return ToolError(message, code="tool-missing", hint=f"command -v {shlex.quote(program)}")
 
 
 def end_group(process: subprocess.Popen[str], grace_s: float = _GRACE_S) -> None:
@@ -323,5 +338,4 @@ def replace(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     try:
         os.execvpe(words[0], words, dict(env))  # noqa: S606
     except OSError as error:
-        message = f"cannot start {words[0]}: {error.strerror or error}"
-        raise ToolError(message, code="tool-missing", hint=f"command -v {words[0]}") from error
+        raise _unstartable(words[0], error) from error

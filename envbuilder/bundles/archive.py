@@ -21,7 +21,7 @@ from typing import IO, Literal
 from packaging.tags import platform_tags
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from envbuilder.errors import EnvbuilderError
+from envbuilder.errors import EnvbuilderError, remedy
 from envbuilder.store.digests import sha256_of
 
 MANIFEST = "manifest.json"
@@ -237,7 +237,8 @@ def _opened(file: Path) -> Iterator[tarfile.TarFile]:
         raw = file.open("rb")
     except OSError as error:
         message = f"cannot read {file}: {error.strerror or error}"
-        raise EnvbuilderError(message, code="unreadable", where=str(file), hint=f"ls -l {file.parent}") from error
+        hint = remedy(error) or f"ls -l {file.parent}"
+        raise EnvbuilderError(message, code="unreadable", where=str(file), hint=hint) from error
     with raw:
         try:
             size = max(0, raw.seek(0, os.SEEK_END) - _SEAL_SIZE)

@@ -15,7 +15,7 @@ import click
 
 from envbuilder import __version__
 from envbuilder.cli.commands import Overview, lose_output
-from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem
+from envbuilder.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, EnvbuilderError, Interrupted, Problem, remedy
 
 # Options that may stand before a command's name, with a word that is none.
 _WITH_VALUES = {"-C", "--workspace", "--profile", "--format"}
@@ -84,8 +84,14 @@ def _refused(error: OSError) -> Problem:
     """What the system refused that nobody else has told of: a look into the state, or our own output, on a full disk, say."""
     if isinstance(error, PermissionError) and error.filename:
         return Problem("unreadable", f"{error.strerror}", where=str(error.filename), hint=f"ls -ld {error.filename}")
+    if hint := remedy(error):
+        return Problem("system-limit", error.strerror or str(error), where=_named(error), hint=hint)
     lose_output(sys.stdout)
     return Problem("unwritable", f"cannot write the result: {error.strerror or error}", hint="df -h .")
+
+
+def _named(error: OSError) -> str | None:
+    return str(error.filename) if error.filename else None
 
 
 def _call() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from envbuilder.errors import ConfigError, Interrupted, Problem, UsageError, counted, nearest
+from envbuilder.errors import ConfigError, Interrupted, Problem, UsageError, counted, nearest, remedy
 from envbuilder.gpus import VISIBLE
 from pipeline import guard, orphans
 from pipeline.cli.history import load_outcome
@@ -190,7 +190,7 @@ def writing(state_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or state_dir)
-        hint = f"df -h {state_dir}; ls -ld {state_dir}"
+        hint = remedy(error) or f"df -h {state_dir}; ls -ld {state_dir}"
         raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from workshop import Workshop
 
 from envbuilder.errors import ToolError
 from envbuilder.process import clean_environment, end_group, replace, run, witnessed
@@ -70,6 +72,7 @@ def test_programs_are_told_of_while_somebody_watches(tmp_path: Path) -> None:
     [
         (["no-such-program-here"], None, "tool-missing", "cannot start no-such-program-here: No such file"),
         (["/etc/passwd"], None, "tool-missing", "cannot start /etc/passwd: Permission denied"),
+        (["true", "x" * 5_000_000], None, "system-limit", "cannot start true: Argument list too long"),
         (["sh"], Path("/no/such/folder"), "tool-failed", "cannot start sh in /no/such/folder: no such folder"),
         (["sh", "a\0b"], None, "tool-failed", "cannot start sh: embedded null byte"),
     ],
@@ -212,3 +215,36 @@ def test_replace_becomes_the_program_or_says_why() -> None:
     with pytest.raises(ToolError, match="cannot start no-such-program-here") as caught:
         replace(["no-such-program-here"], os.environ)
     assert (caught.value.code, caught.value.hint) == ("tool-missing", "command -v no-such-program-here")
+
+
+def test_a_script_whose_interpreter_is_missing_is_told(tmp_path: Path) -> None:
+    """A script that is there and cannot start is no missing program; the hint shows the line that is wrong."""
+    script = tmp_path / "tool"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(ToolError, match="the interpreter that its first line names is not there") as caught:
+        run([script])
+    assert caught.value.hint is not None
+    shown = subprocess.run(["bash", "-c", caught.value.hint], capture_output=True, text=True, check=True)
+    assert shown.stdout == "#!/no/such/interpreter\n"
+
+
+def test_too_many_open_files_are_told_with_a_way_out(workshop: Workshop) -> None:
+    """At the limit on open files every command says so, and the hint lets the same command succeed."""
+    workshop.plugin("alpha")
+    assert workshop.within("lock", "-q").status == 0
+    command = shlex.join(workshop.argv("check", "--offline"))
+    ran = _shell(workshop, f"ulimit -Sn 8; {command}")
+    assert (ran.returncode, "error[system-limit]: cannot start git: Too many open files" in ran.stderr) == (2, True), (
+        ran
+    )
+    hint = ran.stderr.rpartition("hint: ")[2].partition("#")[0].strip()
+    assert _shell(workshop, f"ulimit -Sn 8; {hint}; {command}").returncode == 0
+
+
+def _shell(workshop: Workshop, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a text in a shell of its own, in the workspace."""
+    argv = ["bash", "-c", text]
+    return subprocess.run(
+        argv, cwd=workshop.work, env=workshop.environment(), capture_output=True, text=True, check=False
+    )
