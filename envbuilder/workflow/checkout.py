@@ -80,7 +80,7 @@ class Checkout:
 
     def dirty(self) -> tuple[str, ...]:
         """What is not committed, but for what tools leave behind."""
-        done = self._git("status", "--short", "--untracked-files=all", "--", ".")
+        done = self._git("status", "--short", "--untracked-files=all", "--ignore-submodules=none", "--", ".")
         return tuple(line for line in done.stdout.splitlines() if line and not _LEFT_BEHIND.match(line))
 
     def tags(self) -> dict[str, str]:
@@ -88,24 +88,9 @@ class Checkout:
         lines = self.ask("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/tags").splitlines()
         return dict(line.rsplit(" ", 1) for line in lines)
 
-    def losses(self, tags: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-        """What is here alone: ``uncommitted``, ``unpushed``, ``stashed``, each with its lines; nothing where nothing is.
-
-        Args:
-            tags: those that the remote is known to have.
-        """
-        there = [commit for name, commit in tags.items() if self.tags().get(name) == commit]
-        heads = ["HEAD"] if self.ask("rev-parse", "--verify", "--quiet", "HEAD") else []
-        commits = self.ask("log", "--oneline", "--branches", *heads, "--not", "--remotes", *there)
-        own = [f"tag {name}" for name, commit in self.tags().items() if tags.get(name) != commit]
-        trees = self.ask("worktree", "list", "--porcelain").split("\n\n")[1:]
-        found = {
-            "uncommitted": self.dirty(),
-            "unpushed": (*commits.splitlines(), *own),
-            "stashed": tuple(self.ask("stash", "list").splitlines()),
-            "elsewhere": tuple(tree.splitlines()[0] for tree in trees),
-        }
-        return {kind: lines for kind, lines in found.items() if lines}
+    def at(self, name: str) -> Checkout:
+        """The checkout of a submodule."""
+        return Checkout(self.folder / name, self._mirrors)
 
     def fetch(self) -> None:
         """Ask the remote for its branches and tags.
@@ -120,13 +105,18 @@ class Checkout:
         done = self._git(*arguments)
         return done.stdout.strip() if done.ok else ""
 
-    def do(self, *arguments: str) -> str:
+    def do(self, *arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> str:
         """Have git do something, and return what it prints.
+
+        Args:
+            arguments: the command.
+            env: variables beside the usual ones.
+            feed: what git reads from its standard input.
 
         Raises:
             ToolError: it refuses.
         """
-        done = self._git(*arguments)
+        done = self._git(*arguments, env=env, feed=feed)
         if not done.ok:
             lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             fatal = [line for line in lines if line.startswith(("fatal:", "error:", " ! "))] or lines
@@ -134,10 +124,10 @@ class Checkout:
             raise ToolError(message, code="git-failed", where=str(self.folder), hint=f"git -C {self.folder} status")
         return done.stdout.strip()
 
-    def _git(self, *arguments: str) -> process.Completed:
+    def _git(self, *arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:
         address = self._address() if arguments[0] in {"fetch", "ls-remote", "submodule"} else ""
         words = ["git", *_PLAIN, "-C", str(self.folder), *_settings(address, self._mirrors), *arguments]
-        return process.run(words, env=_environment(), timeout_s=_TIMEOUT_S)
+        return process.run(words, env={**_environment(), **(env or {})}, timeout_s=_TIMEOUT_S, feed=feed)
 
     def _address(self) -> str:
         done = process.run(["git", "-C", self.folder, "config", "remote.origin.url"], timeout_s=_TIMEOUT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from envbuilder.lock import metadata
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Workspace
 from envbuilder.workflow import versions
 from envbuilder.workflow.checkout import Checkout, Standing, clone, exclude, named
+from envbuilder.workflow.losses import losses, refs_in, refuse_foreign
 
 _REMARK = "Dev takes the checkout, whatever the base entry names."
 
@@ -27,6 +29,23 @@ _SAID = {
     "unpushed": "committed, and not pushed: {}",
     "stashed": "stashed: {}",
     "elsewhere": "checked out elsewhere from this clone: {}",
+    "reflog": "commits that only the reflog leads to: {}",
+    "ignored": "ignored by git, and nothing that is made again: {}",
+    "hidden": "edited, and hidden from git status by assume-unchanged or skip-worktree: {}",
+    "under-way": "git is in the middle of {}",
+    "settings": "given to this clone alone: {}",
+}
+# How each is looked at, or made safe; {} is the clone.
+_HINTS = {
+    "uncommitted": "git -C {} status",
+    "unpushed": "git -C {} push origin HEAD:refs/heads/BRANCH",
+    "stashed": "git -C {} stash list",
+    "elsewhere": "git -C {} worktree list",
+    "reflog": "git -C {} reflog expire --expire=now --all  # if nobody needs them",
+    "ignored": "git -C {} clean -ndX  # move what is needed, then: git clean -fdX",
+    "hidden": "git -C {} ls-files -v | grep '^[a-zS]'  # git update-index --no-assume-unchanged --no-skip-worktree FILE",
+    "under-way": "git -C {} status",
+    "settings": "git -C {} config --local --list && ls {}/.git/hooks",
 }
 
 
@@ -209,18 +228,15 @@ class Desk:
             return []
         folder = self._workspace.root / record.folder
         checkout = Checkout(folder, self._workspace.git_mirrors)
-        if not checkout.is_repository:
+        if not folder.exists() or not any(folder.iterdir()):
             return []
-        tags = record.tags if offline else {**record.tags, **_listed(checkout.ask("ls-remote", "--tags", "origin"))}
-        hints = {
-            "uncommitted": f"git -C {record.folder} status",
-            "unpushed": f"git -C {record.folder} push origin HEAD:refs/heads/BRANCH",
-            "stashed": f"git -C {record.folder} stash list",
-            "elsewhere": f"git -C {record.folder} worktree list",
-        }
+        refuse_foreign(checkout)
+        remote = {f"refs/tags/{tag}": value for tag, value in record.tags.items()}
+        if not offline:
+            remote |= refs_in(checkout.ask("ls-remote", "origin"))
         return [
-            Problem(f"work-{kind}", _SAID[kind].format(named(lines)), name, record.folder, hints[kind])
-            for kind, lines in checkout.losses(tags).items()
+            Problem(f"work-{kind}", _SAID[kind].format(named(lines)), name, record.folder, _hint(kind, record.folder))
+            for kind, lines in losses(checkout, remote).items()
         ]
 
     def leave(self, name: str) -> tuple[str, bool]:
@@ -301,7 +317,5 @@ def _declared(folder: Path) -> str | None:
     return None
 
 
-def _listed(text: str) -> dict[str, str]:
-    """The tags in what ``git ls-remote --tags`` prints."""
-    pairs = (line.split("\t", 1) for line in text.splitlines() if "\t" in line and not line.endswith("^{}"))
-    return {ref.removeprefix("refs/tags/"): name for name, ref in pairs}
+def _hint(kind: str, folder: str) -> str:
+    return _HINTS[kind].replace("{}", shlex.quote(folder))

@@ -209,7 +209,7 @@ def codes_in(path: Path) -> Iterator[str]:
 # Codes that are put together where they are reported: what begins them, and what follows.
 COMPOSED = {
     "environment-": ("missing", "stray", "changed", "content", "interpreter", "seal"),
-    "work-": ("uncommitted", "unpushed", "stashed"),
+    "work-": ("uncommitted", "unpushed", "stashed", "reflog", "ignored", "hidden", "under-way", "settings"),
 }
 
 

@@ -136,6 +136,68 @@ def test_off_names_what_would_be_lost(shop: Workshop) -> None:
     assert not folder.exists()
 
 
+def kept(shop: Workshop) -> tuple[list[str], str]:
+    """`dev off alpha`, which must do nothing: its codes, and its problems as text."""
+    ran = shop.within("dev", "off", "alpha", "--format", "json")
+    assert ran.status in {1, 2}
+    assert (shop.work / "packages" / "alpha").exists()
+    return ran.codes, json.dumps(ran.json["problems"])
+
+
+def test_off_names_what_git_does_not_show(shop: Workshop) -> None:
+    """Ignored weights, hidden edits, commits of the reflog, a merge under way, hooks and notes: each is named and stays."""
+    on(shop)
+    folder = shop.work / "packages" / "alpha"
+    (folder / ".git" / "info" / "exclude").write_text("*.pt\n__pycache__/\n.venv/\nbuild/\nruns/\n")
+    for name in ("src/__pycache__/a.pyc", ".venv/bin/python", "build/lib/a.py", "model.pt", "runs/1/out.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("weights")
+    codes, told = kept(shop)
+    assert codes == ["work-ignored"]
+    assert "model.pt (7 bytes)" in told
+    assert "runs/" in told
+    assert not any(word in told for word in ("__pycache__", ".venv", "build/"))
+    git(shop, "clean", "-fdqX")
+    code = folder / "src" / "alpha" / "__init__.py"
+    before = code.read_text()
+    for flag in ("assume-unchanged", "skip-worktree"):
+        git(shop, "update-index", f"--{flag}", "src/alpha/__init__.py")
+        code.write_text(before + "# mine\n")
+        codes, told = kept(shop)
+        assert codes == ["work-hidden"]
+        assert "src/alpha/__init__.py" in told
+        code.write_text(before)
+        git(shop, "update-index", f"--no-{flag}", "src/alpha/__init__.py")
+    git(shop, "commit", "--quiet", "--allow-empty", "--message", "thrown away")
+    git(shop, "reset", "--quiet", "--hard", "HEAD~1")
+    codes, told = kept(shop)
+    assert codes == ["work-reflog"]
+    assert "thrown away" in told
+    git(shop, "reflog", "expire", "--expire=now", "--all")
+    (folder / ".git" / "MERGE_HEAD").write_text(git(shop, "rev-parse", "v0.2.0^{commit}") + "\n")
+    assert kept(shop)[0] == ["work-under-way"]
+    (folder / ".git" / "MERGE_HEAD").unlink()
+    (folder / ".git" / "hooks").mkdir(exist_ok=True)
+    (folder / ".git" / "hooks" / "pre-commit").write_text("#!/bin/sh\necho mine\n")
+    git(shop, "config", "alias.mine", "status")
+    codes, told = kept(shop)
+    assert codes == ["work-settings"]
+    assert "hook pre-commit; setting alias.mine" in told
+    (folder / ".git" / "hooks" / "pre-commit").unlink()
+    git(shop, "config", "--unset", "alias.mine")
+    git(shop, "notes", "add", "--message", "a note", "HEAD")
+    codes, told = kept(shop)
+    assert codes == ["work-unpushed"]
+    assert "notes/commits" in told
+    git(shop, "update-ref", "-d", "refs/notes/commits")
+    head = (folder / ".git" / "HEAD").read_text()
+    (folder / ".git" / "HEAD").write_text("")
+    assert kept(shop)[0] == ["work-unknown"]
+    (folder / ".git" / "HEAD").write_text(head)
+    assert shop.within("dev", "off", "alpha").status == 0
+    assert not folder.exists()
+
+
 def test_on_at_the_default_branch_and_elsewhere(shop: Workshop) -> None:
     """`--branch` is the default branch's tip, `--path` another place; what is there is used, and stays."""
     result = on(shop, "--branch", "--path", "packages/here/alpha")
