@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from envbuilder.build import Builder, Built
     from envbuilder.models import Entry, PluginOutcome
     from envbuilder.render import Outcome, Table
+    from envbuilder.store.generations import Generations
 
 
 @click.command()
@@ -95,18 +96,24 @@ def _choose_backend(here: Open, chosen: Sequence[Entry], torch: str) -> None:
     Choices(here.workspace.own, here.profile.name).note([plugin.name for plugin in chosen], torch)
 
 
+def _is_damaged(generations: Generations) -> bool:
+    """Whether a generation cannot be read, which a whole build mends."""
+    return bool(generations.look()[1])
+
+
 def _nothing_to_do(settings: Settings) -> Outcome | None:
     """The outcome of a `build` that a stamp proves to be a no-op; reads neither registry nor locks."""
     from envbuilder.places import candidates, state_folders
     from envbuilder.render import Outcome
     from envbuilder.store import stamps
+    from envbuilder.store.generations import Generations
 
     root = next(candidates(settings.folder), None)
     if root is None:
         return None
     shared, own = state_folders(root)
     ready = stamps.nothing_to_do(stamps.stamp_path(own, settings.profile), shared / "store")
-    if ready is None:
+    if ready is None or _is_damaged(Generations(own, settings.profile, shared / "store")):
         return None
     environments = [
         {

@@ -54,12 +54,15 @@ def verify(settings: Settings, plugins: tuple[str, ...], full: bool, repair: boo
 
 
 def _unbuilt(here: Open, chosen: Sequence[Entry]) -> list[str]:
-    """The plugins of which there is neither an environment nor a seal."""
+    """The plugins of which there is neither an environment nor a seal, and none in the current generation."""
     from envbuilder.store.environments import Store
 
     store = Store(here.workspace.shared)
     keys, _ = _keys(here, chosen)
-    return [name for name, key in keys.items() if not store.path(key).exists() and not store.head_path(key).exists()]
+    current = _generations(here).current()
+    promised = set(current.keys.values()) if current else set()
+    gone = {name: key for name, key in keys.items() if key not in promised}
+    return [name for name, key in gone.items() if not store.path(key).exists() and not store.head_path(key).exists()]
 
 
 def _verdict(
@@ -71,7 +74,10 @@ def _verdict(
 ) -> Outcome:
     from envbuilder.render import Outcome
 
-    whole = "as it was sealed" if count == 1 else "all as they were sealed"
+    if unbuilt and not count and not problems:
+        hint = f"envbuilder build --profile {settings.profile}"
+        problems = [Problem("nothing-verified", "no environment is built, so nothing was verified", hint=hint)]
+    whole = {0: "there is nothing to verify", 1: "as it was sealed"}.get(count, "all as they were sealed")
     said = counted(len(problems), "finding") if problems else whole
     text = f"verified {counted(count, 'environment')}: {said}{'; mended ' + ', '.join(mended) if mended else ''}"
     text += f"; not built: {', '.join(unbuilt)}" if unbuilt else ""
@@ -165,9 +171,10 @@ def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]
         with locked(Store(here.workspace.shared).usage_path, shared=True):
             known.unpin(unpin)
             known.pin(pin)
-    current, pinned = known.current(), known.pinned
+    readable, problems = known.look()
+    current, pinned = known.pointed(readable), known.pinned
     rows, plain = [], []
-    for each in known.all():
+    for each in readable:
         is_current = current is not None and each.number == current.number
         marks = {"current": is_current, "held": is_current and known.held, "pinned": each.number in pinned.generations}
         row = ", ".join(mark for mark, holds in marks.items() if holds)
@@ -186,7 +193,7 @@ def generations(settings: Settings, pin: tuple[str, ...], unpin: tuple[str, ...]
     if pinned.environments:
         text.append(f"pinned environments: {', '.join(sorted(pinned.environments))}")
     result = {"generations": plain, "pinned-environments": sorted(pinned.environments)}
-    return Outcome("generations", here.profile.name, result=result, text=tuple(text))
+    return Outcome("generations", here.profile.name, result=result, problems=tuple(problems), text=tuple(text))
 
 
 def _moment(created: str) -> str:
@@ -221,6 +228,7 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
     store = Store(here.workspace.shared)
     known = _generations(here)
     with collecting.alone(store, looking=dry_run):
+        collecting.reachable(store.shared)  # What cannot be read keeps all: nothing is forgotten before it is known.
         forgotten = known.forget(keep, dry_run=dry_run) if keep else []
         still = collecting.reachable(store.shared, without=[known.folder / f"{each.number}.json" for each in forgotten])
         kept = still.union(*(live_environments(own) for own in collecting.workspaces(store.shared)))

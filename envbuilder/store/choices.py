@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from envbuilder.accelerators import AUTO
+from envbuilder.errors import ToolError
 from envbuilder.fs import write_atomically
 
 
@@ -36,6 +37,10 @@ class Choices:
     def _read(self) -> dict[str, str]:
         try:
             document = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return {str(name): str(choice) for name, choice in document.items()}
+        except FileNotFoundError:
             return {}
-        return {str(name): str(choice) for name, choice in document.items()} if isinstance(document, dict) else {}
+        except (OSError, ValueError, AttributeError) as error:
+            message = f"it cannot be read, and says which torch backends were asked for: {error}"
+            hint = f"rm {self.path}  # auto is meant then, until another is asked for"
+            raise ToolError(message, code="choices-damaged", where=str(self.path), hint=hint) from error

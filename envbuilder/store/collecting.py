@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder.fs import listed, locked
+from envbuilder.places import STATE
 from envbuilder.store import bytecode
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
+from envbuilder.store.generations import damaged
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,30 @@ def workspaces(shared: Path) -> list[Path]:
 
 
 def reachable(shared: Path, *, without: Collection[Path] = ()) -> set[str]:
-    """The keys that generations and pins of every workspace that shares this state lead to, some files left out."""
+    """The keys that generations and pins of every workspace that shares this state lead to, some files left out.
+
+    Raises:
+        DamagedError: a file cannot be read; it may name any environment.
+    """
     keys: set[str] = set()
     profiles = [profile for own in workspaces(shared) for profile in listed(own / "generations")]
     files = {file for profile in profiles for file in listed(profile) if file.suffix == ".json"}
     for file in files - set(without):
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, AttributeError):
+        try:
             keys.update(json.loads(file.read_text(encoding="utf-8"))["environments"].values())
+        except FileNotFoundError:  # Its workspace forgot it meanwhile.
+            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(file, error, _remedy(file)) from error
     return keys
+
+
+def _remedy(file: Path) -> str:
+    """The command that mends a file in a workspace's state folder: a build, from the links beside it, where there are any."""
+    if not file.with_suffix("").is_dir():
+        return f"rm {file}  # what it kept goes then"
+    own, profile = file.parents[2], file.parent.name
+    return f"envbuilder build --profile {profile}" + (f" -C {own.parent}" if own.name == STATE else "")
 
 
 def find(store: Store, kept: Collection[str]) -> Garbage:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from envbuilder.errors import ToolError, UsageError
+from envbuilder.errors import EXIT_FAILED, Problem, ToolError, UsageError
 from envbuilder.fs import listed, locked, point, sync_folder, unwritable, write_atomically
 
 
@@ -42,6 +42,18 @@ class Pinned:
     environments: frozenset[str] = frozenset()
 
 
+class DamagedError(ToolError):
+    """A file that says what is kept, and cannot be read."""
+
+    code = "generation-damaged"
+    exit_status = EXIT_FAILED
+
+
+def damaged(file: Path, error: Exception, hint: str) -> DamagedError:
+    """The error for a file that says which environments are kept, and cannot be read."""
+    return DamagedError(f"it cannot be read, and may name any environment: {error}", where=str(file), hint=hint)
+
+
 class Generations:
     """The generations of one profile of one workspace.
 
@@ -59,19 +71,48 @@ class Generations:
         self._lock = own / "locks" / f"generations-{profile}"
 
     def all(self) -> list[Generation]:
-        """Every generation that can be read, the oldest first."""
-        numbers = sorted(
-            int(path.stem) for path in listed(self.folder) if path.suffix == ".json" and path.stem.isdigit()
-        )
-        return [each for number in numbers if (each := self._read(number)) is not None]
+        """Every generation, the oldest first.
+
+        Raises:
+            DamagedError: one cannot be read.
+        """
+        return [each for number in self._numbers() if (each := self._read(number)) is not None]
+
+    def look(self) -> tuple[list[Generation], list[Problem]]:
+        """Every generation that can be read, the oldest first, and what is wrong with the others."""
+        found: list[Generation] = []
+        problems: list[Problem] = []
+        for number in self._numbers():
+            try:
+                found += filter(None, [self._read(number)])
+            except DamagedError as error:
+                problems += error.problems
+        return found, problems
+
+    def _numbers(self) -> list[int]:
+        files = (path for path in listed(self.folder) if path.suffix == ".json")
+        return sorted(int(path.stem) for path in files if path.stem.isdigit())
 
     def current(self) -> Generation | None:
-        """The generation that the profile points at."""
+        """The generation that the profile points at.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        number = self._pointed()
+        return self._read(number) if number is not None else None
+
+    def pointed(self, known: Sequence[Generation]) -> Generation | None:
+        """The one among some generations that the profile points at."""
+        number = self._pointed()
+        return next((each for each in known if each.number == number), None)
+
+    def _pointed(self) -> int | None:
         try:
             name = Path(os.readlink(self.pointer)).name  # noqa: PTH115 - the link's own text
         except OSError:
             return None
-        return self._read(int(name)) if name.isdigit() else None
+        return int(name) if name.isdigit() else None
 
     @property
     def held(self) -> bool:
@@ -87,6 +128,7 @@ class Generations:
             ToolError: the file system refuses.
         """
         with locked(self._lock):
+            self._mend()
             current = self.current()
             together = {**(current.keys if current else {}), **keys}
             if current is None or together != dict(current.keys):
@@ -103,7 +145,9 @@ class Generations:
             UsageError: there is no such generation, or an environment of it is gone.
         """
         with locked(self._lock):
-            known = {each.number: each for each in self.all()}
+            if number is not None:
+                self._read(number)  # Damaged is another thing than not there.
+            known = {each.number: each for each in self.look()[0]}
             current = self.current()
             before = [each for each in known if current is not None and each < current.number]
             wanted = number if number is not None else max(before, default=None)
@@ -135,7 +179,7 @@ class Generations:
         except FileNotFoundError:
             return Pinned()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ToolError(f"cannot read {file}: {error}", where=str(file), hint=f"rm {file}") from error
+            raise damaged(file, error, f"rm {file}  # nothing is pinned then") from error
 
     def pin(self, names: Sequence[str]) -> None:
         """Keep generations and environments: numbers, plugins (what they have now) or keys of environments.
@@ -211,11 +255,31 @@ class Generations:
             return old
 
     def _read(self, number: int) -> Generation | None:
+        file = self.folder / f"{number}.json"
         try:
-            document = json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8"))
-            return Generation(number, str(document["created"]), dict(document["environments"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            document = json.loads(file.read_text(encoding="utf-8"))
+            keys = {str(plugin): str(key) for plugin, key in document["environments"].items()}
+            return Generation(number, str(document["created"]), keys)
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            hint = f"envbuilder build --profile {self.profile}" if self._links(number) else f"rm {file}"
+            raise damaged(file, error, hint) from error
+
+    def _links(self, number: int) -> dict[str, str]:
+        """The environments of a generation, by the links that lead to them."""
+        links = [path for path in listed(self.folder / str(number)) if path.is_symlink()]
+        return {link.name: Path(os.readlink(link)).name for link in links}  # noqa: PTH115 - the link's own text
+
+    def _mend(self) -> None:
+        """Write damaged generations anew, from their links; the caller holds the lock."""
+        for number in self._numbers():
+            try:
+                self._read(number)
+            except DamagedError:
+                if keys := self._links(number):
+                    made = datetime.fromtimestamp((self.folder / str(number)).stat().st_mtime, timezone.utc)
+                    self._save(number, made.isoformat(timespec="seconds"), keys)
 
     def _write(self, number: int, keys: Mapping[str, str]) -> Generation:
         place = self.folder / str(number)
@@ -228,9 +292,12 @@ class Generations:
             sync_folder(place)
         except OSError as error:
             raise unwritable(place, error) from error
+        self._save(number, created, keys)
+        return Generation(number, created, dict(keys))
+
+    def _save(self, number: int, created: str, keys: Mapping[str, str]) -> None:
         document = {"number": number, "created": created, "environments": dict(sorted(keys.items()))}
         write_atomically(self.folder / f"{number}.json", json.dumps(document, indent=1) + "\n")
-        return Generation(number, created, dict(keys))
 
     def _switch(self, number: int) -> None:
         point(self.pointer, Path(os.path.relpath(self.folder / str(number), self.pointer.parent)))

@@ -189,7 +189,7 @@ def test_unreadable_pins_stop_the_collector(three: Workshop) -> None:
     """Where what is pinned cannot be read, nothing is forgotten or collected."""
     (three.work / ".envbuilder" / "generations" / "prod" / "pinned.json").write_text("{")
     ran = three.within("gc", "--keep", "1")
-    assert (ran.status, "pinned.json" in ran.err) == (2, True)
+    assert (ran.status, "pinned.json" in ran.err) == (1, True)
     assert len(stored(three)) == 3
 
 
@@ -292,3 +292,58 @@ def test_a_seal_without_environment_is_garbage_once_nothing_leads_to_it(three: W
     shutil.rmtree(three.work / ".envbuilder" / "store" / old)
     assert result(three.within("gc", "--keep", "1", "--format", "json"))["environments"] == [old]
     assert not list((three.work / ".envbuilder" / "store").glob(f"{old}*"))
+
+
+@pytest.mark.parametrize("cut", ["", '{"number": 3, "cre', "[]", '{"environments": 3}'])
+def test_a_damaged_generation_keeps_all_and_is_mended(three: Workshop, cut: str) -> None:
+    """Where a generation's file cannot be read, gc removes nothing and says so; the build that its hint names mends it."""
+    state = three.work / ".envbuilder"
+    kept = stored(three)
+    before = numbers(three)
+    for number in (3, 1):
+        (state / "generations" / "prod" / f"{number}.json").write_text(cut)
+    for words in (("gc",), ("gc", "--keep", "1"), ("gc", "--dry-run"), ("generations",)):
+        ran = three.within(*words, "--format", "json")
+        assert (ran.status, set(ran.codes)) == (1, {"generation-damaged"}), words
+        assert "envbuilder build --profile prod" in ran.out
+    assert stored(three) == kept
+    assert sorted(path.name for path in (state / "generations" / "prod").glob("*.json")) == [
+        "1.json",
+        "2.json",
+        "3.json",
+    ]
+    ran = three.within("rollback", "1", "--format", "json")
+    assert (ran.status, ran.codes) == (1, ["generation-damaged"])
+    ran = three.within("verify", "--format", "json")
+    assert ran.status == 0 or ran.codes == ["generation-damaged"]
+    assert three.within("build").status == 0
+    assert numbers(three) == before
+    assert three.within("gc").status == 0
+    assert stored(three) == kept
+
+
+def test_pins_that_are_damaged_keep_all(three: Workshop) -> None:
+    """Pins that cannot be read keep everything, and the hint helps."""
+    kept = stored(three)
+    assert three.within("generations", "--pin", "1").status == 0
+    file = three.work / ".envbuilder" / "generations" / "prod" / "pinned.json"
+    file.write_text(file.read_text()[:10])
+    ran = three.within("gc", "--keep", "1", "--format", "json")
+    assert (ran.status, ran.codes) == (1, ["generation-damaged"])
+    assert stored(three) == kept
+    file.unlink()
+    assert three.within("gc", "--keep", "1").status == 0
+
+
+def test_nothing_verified_is_not_all(three: Workshop) -> None:
+    """What a generation promises and is gone is missing; where nothing was built, nothing was verified, status 1."""
+    state = three.work / ".envbuilder"
+    for path in (state / "store").iterdir():
+        if path.name.startswith(("alpha", "beta")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ran = three.within("verify", "--format", "json")
+    assert (ran.status, set(ran.codes)) == (1, {"environment-seal"})
+    shutil.rmtree(state)
+    ran = three.within("verify", "--format", "json")
+    assert (ran.status, ran.codes) == (1, ["nothing-verified"])
+    assert "as they were sealed" not in three.within("verify").out
