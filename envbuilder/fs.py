@@ -98,6 +98,19 @@ def replace_file(path: Path, data: bytes) -> None:
         draft.stream.write(data)
 
 
+def move(path: Path, place: Path) -> None:
+    """Put a file, or a folder, that somebody else wrote into its place, in one step.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    path.replace(place)
+    sync_folder(place.parent)
+
+
 def write_atomically(path: Path, text: str | bytes) -> None:
     """Write a file, and its folders, so that it holds the old text or the new one, whatever happens meanwhile.
 

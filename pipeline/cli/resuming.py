@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import Problem
+from envbuilder.fs import move
 from pipeline.cli.history import load_outcome, lost_parts
 from pipeline.cli.running import (
     Before,
@@ -160,7 +161,7 @@ def _set_aside(layout: RunLayout, result: TaskResult) -> None:
     """Take answers out of the way that an environment gave which may not have been as it was sealed."""
     path = layout.answers(result.id)
     with contextlib.suppress(FileNotFoundError):
-        path.replace(path.with_suffix(".touched"))
+        move(path, path.with_suffix(".touched"))
 
 
 def _as_left(

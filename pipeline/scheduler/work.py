@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from envbuilder.fs import move
 from pipeline.identity import answers_digest
 from pipeline.layout import read_answers
 from pipeline.models import Evaluation, Task, chunked
@@ -123,4 +124,4 @@ def _publish(folder: Path, output: Path) -> None:
         if place == kept and place.is_dir():
             shutil.rmtree(place)
         if place in {output, kept} or not place.exists():
-            path.replace(place)
+            move(path, place)

@@ -17,6 +17,7 @@ from envbuilder import variables
 from envbuilder.documents import parse_toml
 from envbuilder.uv import find_uv
 from envbuilder.workflow.checkout import Checkout
+from envbuilder.workflow.losses import losses
 
 TINY = '[build-system]\nrequires = []\nbuild-backend = "tiny_backend"\nbackend-path = ["backend"]\n'
 DYNAMIC = f'{TINY}[project]\nname = "alpha"\ndynamic = ["version"]\n'
@@ -287,9 +288,9 @@ def test_a_persons_taste_for_colours_hides_nothing(workshop: Workshop, tmp_path:
     (folder / "uv.lock").write_text("mine\n")
     (folder / "new.py").write_text("x = 1\n")
     with pytest.MonkeyPatch.context() as patch:
-        plain = Checkout(folder, {}).losses({})
+        plain = losses(Checkout(folder, {}), {})
         patch.setenv("GIT_CONFIG_GLOBAL", str(settings))
-        assert Checkout(folder, {}).losses({}) == plain
+        assert losses(Checkout(folder, {}), {}) == plain
     assert "\x1b" not in str(plain)
 
 
