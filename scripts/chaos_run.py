@@ -4,9 +4,10 @@ Each round runs six inference tasks of 200 items over two GPU slots (a recorded 
 reported. Each plugin misbehaves at a few random places, each once: it leaves daemons behind by double forks and
 ``setsid``, forks a crowd, ignores SIGTERM and hangs, hangs in C with the interpreter's lock in hand, floods stdout,
 writes rubbish to the protocol, exits with 137, kills itself, takes all memory that a limit allows, raises torch's own
-OutOfMemoryError. In half of the rounds the runner is killed too (SIGKILL, SIGTERM, SIGINT), and so may be the one that
-resumes. Afterwards no process of the run may be alive, every item must have exactly one answer, and the figures must be
-those of a run in which nothing went wrong.
+OutOfMemoryError or asyncio's CancelledError, exits well, or forks a copy of itself that comes back. In half of the
+rounds the runner is killed too (SIGKILL, SIGTERM, SIGINT), and so may be the one that resumes. Afterwards no process of
+the run may be alive, every item must have exactly one answer, and the figures must be those of a run in which nothing
+went wrong.
 
 Usage: uv run python scripts/chaos_run.py [--rounds N] [--minutes N] [--seed N] [--items N]
 """
@@ -54,10 +55,14 @@ BEHAVIOURS = (
     "killed",
     "memory",
     "out of GPU memory",
+    "fork that returns",
+    "fork that raises",
+    "exit well",
+    "cancelled",
 )
 
 _PLUGIN = """
-import ctypes, json, os, resource, signal, subprocess, sys, time
+import asyncio, ctypes, json, os, resource, signal, subprocess, sys, time
 from pathlib import Path
 
 def note():
@@ -127,6 +132,19 @@ def out_of_gpu_memory():
     except ImportError:
         error = type("OutOfMemoryError", (RuntimeError,), {})
     raise error("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+def fork_that_returns():
+    os.fork()
+
+def fork_that_raises():
+    if os.fork() == 0:
+        raise ValueError("in a copy")
+
+def exit_well():
+    os._exit(0)
+
+def cancelled():
+    raise asyncio.CancelledError
 
 class Plugin:
     def load(self, context):

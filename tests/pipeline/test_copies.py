@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Each question is a way in which a copy ends; its answer is what the worker sees of that.
 WAYS = """
-import multiprocessing, os, pty, signal, sys, threading
+import ctypes, multiprocessing, os, pty, signal, sys, threading
 
 class Plugin:
     def load(self, context):
@@ -30,7 +30,7 @@ class Plugin:
     def ended(self, way):
         if hasattr(self, way):
             return getattr(self, way)()
-        child = pty.fork()[0] if way == "pty" else os.fork()
+        child = {"pty": lambda: pty.fork()[0], "in C": ctypes.PyDLL(None).fork}.get(way, os.fork)()
         return self.seen(child) if child else self.end(way)
 
     def seen(self, child):
@@ -94,6 +94,7 @@ ENDS = {
     "term": "-15",
     "again": "0",
     "pty": "0",
+    "in C": "0",
     "process": "3",
     "ending": "-15",
     "pool": "from a copy from a copy",
