@@ -321,7 +321,7 @@ def _metric_values(
 
 def _speeds(group: Sequence[TaskResult]) -> tuple[tuple[str, list[float]], ...]:
     """Both speeds of repetitions, but for those that did other than they were asked."""
-    alike = [result for result in group if result.speed_comparable]
+    alike = [result for result in group if _compares(result)]
     inside = [result.items_per_s for result in alike if result.items_per_s is not None]
     whole = [result.task_items_per_s for result in alike if result.task_items_per_s is not None]
     return ("predict/s", inside), ("task/s", whole)
@@ -346,8 +346,13 @@ def _facts(result: TaskResult) -> tuple[str, ...]:
     return (result.id, status, items, failed, *speeds, result.device)
 
 
+def _compares(result: TaskResult) -> bool:
+    """Whether a task's speeds compare with others'; records of earlier versions do not say so themselves."""
+    return result.speed_comparable and not result.degraded
+
+
 def _marked(result: TaskResult, speed: float | None) -> str:
-    return rounded(speed) + ("" if result.speed_comparable else _ODD) if speed else ""
+    return rounded(speed) + ("" if _compares(result) else _ODD) if speed else ""
 
 
 def speed_notes(results: Iterable[TaskResult]) -> tuple[str, ...]:
@@ -356,7 +361,7 @@ def speed_notes(results: Iterable[TaskResult]) -> tuple[str, ...]:
     if not timed:
         return ()
     told = ["items/s: predict/s counts the time inside predict alone, task/s the whole task, loading included"]
-    odd = [result for result in timed if not result.speed_comparable]
+    odd = [result for result in timed if not _compares(result)]
     told += [f"{_ODD} not comparable: {result.id}: {'; '.join(result.degraded)}" for result in odd]
     return tuple(told)
 

@@ -116,6 +116,27 @@ def test_plan_builds_nothing(workshop: Workshop) -> None:
     assert "not built" not in workshop.within("plan", "run.yaml").out
 
 
+def test_plan_tells_of_images_that_are_not_there(workshop: Workshop) -> None:
+    """Text and JSON of `plan`, with `--why` and without, warn with count, lines, cause and a hint, and the status is 0."""
+    workshop.plugin("alpha")
+    workshop.write("data.csv", "id;image;answer\n1;img\\a.png;A\n2;http://example.org/b.png;B\n3;gone.png;C\n")
+    workshop.write("run.yaml", "{name: small, data: {few: {path: data.csv}}, inference: [{plugin: alpha}]}\n")
+    assert workshop.within("lock", "-q").status == 0
+    for words in (["plan", "run.yaml"], ["plan", "run.yaml", "--why"]):
+        ran = workshop.within(*words, "--format", "json")
+        assert (ran.status, ran.codes) == (0, ["images-missing"] * 3)
+        shown = workshop.within(*words)
+        told = " ".join((shown.out + shown.err).split())
+        for part in (
+            "1 of 3 images have backslashes",
+            "(line 2)",
+            "are addresses",
+            "are not there",
+            "hint: sed -E -i.bak",
+        ):
+            assert part in told
+
+
 def test_what_somebody_else_owns_is_said(workshop: Workshop) -> None:
     """Where git refuses a repository for its owner's sake, as of a shared clone, the hint is git's way to trust it."""
     workshop.plugin("alpha")
