@@ -172,9 +172,17 @@ class RunLayout:
             OSError: the state folder cannot be written.
         """
         self.root.mkdir(parents=True)
-        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items"):
-            folder.mkdir()
+        self.make_folders()
         fs.swing(self.latest, self.id)
+
+    def make_folders(self) -> None:
+        """Make those of the run's folders that are not there: also ones that were removed since.
+
+        Raises:
+            OSError: the run's folder cannot be written.
+        """
+        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items"):
+            folder.mkdir(exist_ok=True)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -239,6 +239,7 @@ def carry_out(
     slots = machine(request.jobs)
     driver = slots.driver.version if slots.driver else ""
     used = {task.environment.plugin: task.environment for task in plan.tasks}
+    layout.make_folders()
     write_environments(layout.environments, used.values())
     for data in plan.data:
         write_json(layout.items(data.name), items_document(data))

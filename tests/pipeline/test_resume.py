@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,6 +301,18 @@ def test_a_failed_item_whose_line_is_lost_is_asked_again_alone(bench: Bench) -> 
     resumed = _resume(request)
     assert (_asked(bench)[count:], resumed.tasks[0].failed_items) == (["40"], 2)
     assert find_resumable(bench.state).is_done
+
+
+def test_folders_that_are_lost_are_made_again(bench: Bench) -> None:
+    """Answers, figures, logs and items that were removed with their folders are there again, all asked once more."""
+    request = _telling(bench)
+    first = execute_run(request)
+    for name in ("answers", "metrics", "logs", "items"):
+        shutil.rmtree(Path(first.paths["run"], name))
+    resumed = _resume(request)
+    assert (resumed.ok, _figures(resumed)) == (True, _figures(first))
+    assert len(_asked(bench)) == 80
+    assert (show_run(bench.state).problems, find_resumable(bench.state).is_done) == ((), True)
 
 
 @pytest.mark.parametrize(
