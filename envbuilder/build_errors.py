@@ -9,6 +9,8 @@ from collections.abc import Sequence
 _COMPILER = re.compile(
     r"(?:^|\s)(?:fatal )?error(?:\[E\d+\])?: (?!command |subprocess|Failed to build|metadata-generation)"
 )
+# Of linkers, whose callers say only that they failed.
+_LINKER = re.compile(r"^\s*(?:\S*\bld(?:\.\w+)?: (?!warning)|\S+: undefined reference to |undefined reference to )")
 _CMAKE = re.compile(r"^\s*CMake Error\b")
 _EXCEPTION = re.compile(r"^\s*(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound)\b(?::.*)?$")
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)\s*$')
@@ -36,7 +38,7 @@ def _of_compiler(lines: Sequence[str]) -> str | None:
         if _CMAKE.match(line):
             more = next((each.strip() for each in lines[number + 1 : number + 2] if each.startswith(" ")), "")
             return f"{line.strip()} {more}"
-        if _COMPILER.search(line):
+        if _COMPILER.search(line) or _LINKER.match(line):
             return line
     return None
 

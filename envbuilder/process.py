@@ -174,7 +174,10 @@ def run(  # noqa: PLR0913 - what a program may be given, each with a name
     if _stopping.is_set():
         raise Interrupted
     tell_end, begun = _tell(words, cwd), time.monotonic()
-    ear = _Ear(hear) if hear is not None else None
+    try:
+        ear = _Ear(hear) if hear is not None else None
+    except OSError as error:
+        raise _unstartable(words[0], error) from error
     process = _start(words, cwd, dict(env) if env is not None else tool_environment(), ear, log, feed is not None)
     with _live_guard:
         _live.add(process)
@@ -254,6 +257,12 @@ def _start(
             return _spawn(words, cwd, env, (source, subprocess.PIPE, ear.mouth if ear else subprocess.PIPE))
         with log.open("ab") as stream:
             return _spawn(words, cwd, env, (source, stream.fileno(), stream.fileno()))
+    except OSError as error:
+        hint = remedy(error) or f"ls -ld {shlex.quote(str(log and log.parent))}"
+        code = "system-limit" if remedy(error) else "unwritable"
+        raise ToolError(
+            f"cannot write {log}: {error.strerror or error}", code=code, where=str(log), hint=hint
+        ) from error
     finally:
         if ear is not None:
             os.close(ear.mouth)
@@ -295,6 +304,12 @@ def _unstartable(program: str, error: OSError) -> ToolError:
     if found is not None and error.errno == errno.ENOENT:
         message = f"cannot start {found}: the interpreter that its first line names is not there"
         return ToolError(message, code="tool-missing", where=found, hint=f"head -n 1 {shlex.quote(found)}")
+    places = [Path(part) / program for part in os.environ.get("PATH", "").split(os.pathsep)]  # One with / stays itself.
+    if error.errno == errno.EACCES and (closed := [each for each in places if each.is_file()]):
+        where, hint = str(closed[0]), f"chmod +x {shlex.quote(str(closed[0]))}"
+        if not os.access(where, os.X_OK):
+            message += f": {where} is not executable"
+            return ToolError(message, code="tool-missing", where=where, hint=hint)
     if error.errno in {errno.EACCES, errno.ENOEXEC}:
         return ToolError(message, code="tool-missing", hint=f"ls -l {shlex.quote(found or program)}")
     return ToolError(message, code="tool-missing", hint=f"command -v {shlex.quote(program)}")

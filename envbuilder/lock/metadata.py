@@ -45,7 +45,9 @@ def static(text: str | None, where: str) -> Metadata:
     try:
         document = parse_toml(text, where).value
     except ConfigError as error:
-        raise MetadataError(error.message, where=error.where) from error
+        # A file of a tag is mended in its repository, which no command here can do.
+        can_mend = "://" not in where and (error.hint or "").startswith(("sed ", "iconv "))
+        raise MetadataError(error.message, where=error.where, hint=error.hint if can_mend else None) from error
     tool = document.get("tool")
     project = document.get("project")
     poetry = tool.get("poetry") if isinstance(tool, Mapping) else None

@@ -33,7 +33,9 @@ def read(path: Path, shown: str) -> Pins:
     try:
         tree = read_toml(path, shown, largest=_LARGEST).value
     except ConfigError as error:
-        raise ConfigError(replace(problem, hint=hint) for problem in error.problems) from error
+        mends = ("sed ", "iconv ")  # Its encoding alone is wrong.
+        told = [each if (each.hint or "").startswith(mends) else replace(each, hint=hint) for each in error.problems]
+        raise ConfigError(told) from error
     try:
         _ours(tree.get("version"))
         entries = {name: _pin(table) for name, table in tree.get("entries", {}).items()}

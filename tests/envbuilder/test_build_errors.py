@@ -110,3 +110,39 @@ def test_a_build_that_fails_gives_its_cause_and_its_log(workshop: Workshop, faul
     log = Path(next(word for word in shlex.split(ran.err, comments=False, posix=False) if word.endswith(".log")))
     shown = subprocess.run(["cat", log], capture_output=True, text=True, check=True).stdout
     assert said.rpartition(": ")[2] in shown
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (
+            "Traceback\n  File \"a\", line 1\nModuleNotFoundError: No module named 'torch'\n",
+            "ModuleNotFoundError: No module named 'torch'",
+        ),
+        (
+            "gcc -c a.c\na.c:7:10: fatal error: cuda.h: No such file or directory\n 7 | #\nerror: command '/usr/bin/gcc' failed with exit code 1",
+            "a.c:7:10: fatal error: cuda.h: No such file or directory",
+        ),
+        (
+            "-- The C compiler\nCMake Error at CMakeLists.txt:3 (find_package):\n  Could not find CUDA\n\n-- Configuring incomplete\n",
+            "CMake Error at CMakeLists.txt:3 (find_package): Could not find CUDA",
+        ),
+        (
+            "error[E0425]: cannot find value `x`\n --> src/lib.rs:1:1\nerror: could not compile `a`\nsubprocess.CalledProcessError: returned 101",
+            "error[E0425]: cannot find value `x`",
+        ),
+        (
+            "/usr/bin/ld: cannot find -lcuda\ncollect2: error: ld returned 1 exit status",
+            "/usr/bin/ld: cannot find -lcuda",
+        ),
+        (
+            "RuntimeError: no nvcc\nsubprocess.CalledProcessError: Command 'x' returned non-zero exit status 1.",
+            "RuntimeError: no nvcc",
+        ),
+        ("one\ntwo\n   ^", "two"),
+        ("^", ""),
+    ],
+)
+def test_no_wrapper_and_no_mark_is_taken_for_the_reason(output: str, said: str) -> None:
+    """Compilers, CMake, Rust and Python; a mark under a line of code is no reason."""
+    assert reason([line for line in output.splitlines() if line.strip()]) == said
