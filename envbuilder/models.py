@@ -189,6 +189,7 @@ class Pin:
     `requires` are the package's own dependencies, as declared at the commit, what it asks of the core among them.
     `signature` is what was known of the tag's when it was locked: ``ssh:<fingerprint> <principal>`` or
     ``gpg:<fingerprint> <user>`` where an allowed signer made it, else ``none``, ``unknown`` or ``bad``.
+    `variables` is a digest of those that its entry adds to builds, which its metadata may follow from; else empty.
     """
 
     url: str
@@ -204,6 +205,7 @@ class Pin:
     requires: tuple[str, ...] = ()
     signature: str = "none"
     lfs: bool = False
+    variables: str = ""
 
     @property
     def source(self) -> GitSource:

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from envbuilder import accelerators, process, uv
 from envbuilder.config import core_versions, python_specifier
-from envbuilder.documents import parse_toml, read_text
+from envbuilder.documents import parse_toml, read_text, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Interrupted
 from envbuilder.fs import keep_from_git, unwritable, write_atomically
 from envbuilder.lock import releases
@@ -476,12 +476,24 @@ class Locker:
             shutil.copyfile(old, staging / "uv.lock")
         ensure_objects(self.sources, draft.every_pin, offline=self._request.offline)
         env = self.sources.git_settings(draft.every_pin)
-        done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env)
+        flags = [*self._upgrade_flags(), *self._rebuilt(draft)]
+        done = self._ask_uv(staging, while_resolving(draft.text, draft.members), interpreter, env, flags)
         if not done.ok:
             log = self._workspace.own / "logs" / f"{self._profile.name}-{draft.plugin.name}-lock.log"
             problem = uv.explain(done, draft.plugin.name, "lock-failed", hint="", log=log)
             hint = self._way_out(draft, problem.message)
             raise EnvbuilderError(problem.message, code=problem.code, where=draft.plugin.where, hint=hint)
+
+    def _rebuilt(self, draft: Draft) -> Iterator[str]:
+        """Flags by which uv builds anew, at their versions, what the last lock holds by builds with other variables."""
+        folder = self.folder(draft.plugin.name)
+        with contextlib.suppress(EnvbuilderError, ValueError, OSError):
+            text = read_text(folder / "pyproject.toml", f"{folder.name}/pyproject.toml")
+            known = subtree(parse_toml(text, folder.name), ("tool", "uv", "extra-build-variables")).value or {}
+            for package in read_lock(folder):
+                if known.get(package.name) != draft.build_variables.get(package.name):
+                    at = f"=={package.version}" if "registry" in package.source else ""
+                    yield from ("--upgrade-package", f"{package.name}{at}")
 
     def _way_out(self, draft: Draft, message: str) -> str:
         """What may be done about uv's finding no lock."""

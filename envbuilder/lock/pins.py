@@ -82,6 +82,7 @@ def _pin(table: Mapping[str, object]) -> Pin:
         requires=_texts(table.get("requires", [])),
         signature=_text(table.get("signature", "none")),
         lfs=table.get("lfs") is True,
+        variables=_text(table.get("variables", "")),
     )
 
 
@@ -143,6 +144,8 @@ def _table(pin: Pin) -> dict[str, object]:
         table["requires-python"] = pin.requires_python
     table["requires"] = _lines(pin.requires)
     table["signature"] = pin.signature
+    if pin.variables:
+        table["variables"] = pin.variables
     return table
 
 

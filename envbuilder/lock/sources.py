@@ -334,6 +334,7 @@ class Sources:
             requires=declared.dependencies or (),
             signature=self._signature(repository, source.ref_kind, source.ref, found.object),
             lfs=source.lfs,
+            variables=_variables(entry),
         )
 
     def _read(self, repository: Repository, commit: str, source: GitSource, entry: Entry) -> Metadata:
@@ -398,9 +399,11 @@ class Sources:
         return self._submodules.of(pin.url, pin.commit)
 
     def _trusted(self, entry: Entry, source: GitSource) -> Pin | None:
-        """The entry's pin where it is of the ref that the entry names, and as `lock` wrote it."""
+        """The entry's pin where it is of the ref and the variables that the entry names, and as `lock` wrote it."""
         pin = self._pins.entries.get(entry.name)
-        return pin if pin and same_place(pin, source) and entry.name not in self._pins.edited else None
+        if pin is None or entry.name in self._pins.edited or pin.variables != _variables(entry):
+            return None
+        return pin if same_place(pin, source) else None
 
     def _refuse_another_commit(self, entry: Entry, source: GitSource, found: Resolved) -> None:
         pin = self._pins.entries[entry.name]
@@ -548,6 +551,12 @@ def readings(source: GitSource) -> list[GitSource]:
 def _bound(text: str, lines: Iterable[str]) -> str:
     """A build requirement; one without a version gets that under which the entry itself requires the package."""
     return text if Requirement(text).specifier else f"{text}{requirement_on(text, lines) or ''}"
+
+
+def _variables(entry: Entry) -> str:
+    """The digest of what an entry adds to its builds; empty where it adds nothing."""
+    added = for_builds(entry.env)
+    return digest(json.dumps(added, sort_keys=True).encode()) if added else ""
 
 
 def _from_repository(line: str, tree: Path, source: GitSource) -> str:

@@ -256,6 +256,15 @@ def test_an_entry_may_pretend_a_version(workshop: Workshop) -> None:
     assert workshop.within("lock", "-q").status == 0
     assert told(workshop) == ("0.3.2", "0.3.2")
     assert workshop.within("check", "--format", "json").codes == ["version-mismatch"]
+    # What the entry says later counts as well, and what it says no more does not.
+    source = {"git": "https://git.example.org/says-itself.git", "tag": "v0.3.1"}
+    for env, version in (({}, "0.3.1"), ({"SETUPTOOLS_SCM_PRETEND_VERSION": "0.3.3"}, "0.3.3"), ({}, "0.3.1")):
+        workshop.entry("alpha", source=source, env=env)
+        assert workshop.within("build", "--format", "json").codes == ["lock-stale"]
+        ran = workshop.within("lock", "-q")
+        assert ran.status == 0, ran.err
+        assert told(workshop) == (version, version)
+        assert around(workshop).get("SETUPTOOLS_SCM_PRETEND_VERSION", "0.3.1") == version
 
 
 def test_a_persons_git_changes_no_file(workshop: Workshop, tmp_path: Path) -> None:
