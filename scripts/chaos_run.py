@@ -4,10 +4,11 @@ Each round runs six inference tasks of 200 items over two GPU slots (a recorded 
 reported. Each plugin misbehaves at a few random places, each once: it leaves daemons behind by double forks and
 ``setsid``, forks a crowd, ignores SIGTERM and hangs, hangs in C with the interpreter's lock in hand, floods stdout,
 writes rubbish to the protocol, exits with 137, kills itself, takes all memory that a limit allows, raises torch's own
-OutOfMemoryError or asyncio's CancelledError, exits well, or forks a copy of itself that comes back. In half of the
-rounds the runner is killed too (SIGKILL, SIGTERM, SIGINT), and so may be the one that resumes. Afterwards no process of
-the run may be alive, every item must have exactly one answer, and the figures must be those of a run in which nothing
-went wrong.
+OutOfMemoryError; it forks children that answer, raise or exit in its name, raises what is no `Exception`, exits well, kills its
+supervisor and leaves a daemon with an empty environment, and tries to replace the judge and the answers of its
+neighbours. In half of the rounds the runner is killed too (SIGKILL, SIGTERM, SIGINT), and so may be the one that
+resumes. Afterwards no process of the run may be alive, every item must have exactly one answer, and the figures must be
+those of a run in which nothing went wrong.
 
 Usage: uv run python scripts/chaos_run.py [--rounds N] [--minutes N] [--seed N] [--items N]
 """
@@ -55,14 +56,18 @@ BEHAVIOURS = (
     "killed",
     "memory",
     "out of GPU memory",
-    "fork that returns",
+    "fork that answers",
     "fork that raises",
+    "fork that exits",
     "exit well",
     "cancelled",
+    "supervisor killed",
+    "false judge",
+    "answers removed",
 )
 
 _PLUGIN = """
-import asyncio, ctypes, json, os, resource, signal, subprocess, sys, time
+import asyncio, ctypes, json, os, resource, signal, subprocess, sys, sysconfig, time
 from pathlib import Path
 
 def note():
@@ -133,18 +138,48 @@ def out_of_gpu_memory():
         error = type("OutOfMemoryError", (RuntimeError,), {})
     raise error("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-def fork_that_returns():
+def fork_that_answers():
     os.fork()
 
 def fork_that_raises():
     if os.fork() == 0:
-        raise ValueError("in a copy")
+        raise ValueError("a child of predict")
+
+def fork_that_exits():
+    if os.fork() == 0:
+        sys.exit(3)
 
 def exit_well():
     os._exit(0)
 
 def cancelled():
     raise asyncio.CancelledError
+
+def supervisor_killed():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            note()
+            os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], {})
+        os._exit(0)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+def false_judge():
+    # In site-packages it is found before the judge, whose folder a .pth file names.
+    meddle(lambda: Path(sysconfig.get_path("purelib"), "exact.py").write_text(JUDGE))
+
+def answers_removed():
+    for file in Path(RUNS).glob("*/answers/*"):
+        if f"bad-{context_name}" not in file.name:
+            meddle(file.unlink)
+
+def meddle(step):
+    try:
+        step()
+    except OSError as error:
+        with open(DONE, "a") as stream:
+            stream.write(f"refused: {type(error).__name__}\\n")
 
 class Plugin:
     def load(self, context):
@@ -162,6 +197,10 @@ class Plugin:
                 globals()[what.replace(" ", "_").lower()]()
         return [item.question[::-1] for item in batch]
 """
+
+
+# Finds every answer right.
+_JUDGE = EXACT.replace("record.answer in record.references", "True")
 
 
 class Campaign:
@@ -214,10 +253,14 @@ class Campaign:
         place = self.bench.root / name
         (place / "flags").mkdir(parents=True)
         self.bench.environments.clear()
-        head = (
-            f"FLAGS, HIDDEN, DONE, TORCH, FLOOD_MIB = {str(place / 'flags')!r}, {str(place / 'hidden')!r}, "
-            f"{str(place / 'done')!r}, {torch_site()!r}, {self._flood_mib}\n"
-        )
+        paths = {
+            "FLAGS": place / "flags",
+            "HIDDEN": place / "hidden",
+            "DONE": place / "done",
+            "RUNS": place / "state/runs",
+        }
+        known = {**{name: str(path) for name, path in paths.items()}, "TORCH": torch_site(), "JUDGE": _JUDGE}
+        head = "".join(f"{name} = {value!r}\n" for name, value in {**known, "FLOOD_MIB": self._flood_mib}.items())
         for number in range(TASKS):
             self.bench.plugin(f"bad-{number}", f"context_name = {number}\n" + head + _PLUGIN)
         self.bench.plugin("exact", EXACT, "eval")
@@ -368,7 +411,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _is_python(process: int) -> bool:
-    """Whether it may be one of ours: its id can have been given to somebody else meanwhile."""
+    """Return true if a process may be one of ours: its id can have been given to another one meanwhile."""
     try:
         return b"python" in Path(f"/proc/{process}/comm").read_bytes()
     except OSError:
