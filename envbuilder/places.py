@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -114,5 +117,68 @@ def state_folders(root: Path, home: str | None = None) -> tuple[Path, Path]:
         hint = f"export ENVBUILDER_HOME={shlex.quote(str(place.absolute()))}"
         raise UsageError(f"ENVBUILDER_HOME: expected an absolute path; found {home}", hint=hint)
     shared = place.resolve()
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    return shared, shared / "workspaces" / f"{root.name}-{digest}"
+    own = own_folder(root, shared)
+    return shared, own if own.exists() else _moved(shared, root) or own
+
+
+def own_folder(root: Path, shared: Path) -> Path:
+    """Where a workspace keeps what is its own in a shared state folder."""
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    return shared / "workspaces" / f"{root.name}-{digest}"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The workspace whose state a folder in a shared state folder is.
+
+    Attributes:
+        root: where it was last.
+        identity: what its folder keeps wherever it is moved to, and no copy has; empty where that cannot be told.
+    """
+
+    root: Path
+    identity: str
+
+
+OWNER = "workspace.json"
+
+
+def owner_of(own: Path) -> Owner | None:
+    """Whose state a folder is; None where it does not say."""
+    try:
+        told = json.loads((own / OWNER).read_text(encoding="utf-8"))
+        return Owner(Path(told["root"]), str(told["identity"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def abandoned(shared: Path) -> list[tuple[Path, Owner]]:
+    """The workspaces' own folders in a shared state folder whose workspace is not where it was."""
+    folders = sorted((shared / "workspaces").glob("*/"))
+    owned = [(folder, owner) for folder in folders if (owner := owner_of(folder)) is not None]
+    return [(folder, owner) for folder, owner in owned if not (owner.root / "pyproject.toml").exists()]
+
+
+def _moved(shared: Path, root: Path) -> Path | None:
+    """The state of a workspace that was moved here."""
+    left = abandoned(shared)
+    mine = identity_of(root) if left else ""
+    return next((folder for folder, owner in left if mine and owner.identity == mine), None)
+
+
+def identity_of(folder: Path) -> str:
+    """Device, inode and time of birth of a folder: a move keeps them, a copy or a clone has others; empty if unknown."""
+    import ctypes
+
+    # struct statx of linux/stat.h: the mask of what is told comes first, the time of birth at byte 80.
+    found = ctypes.create_string_buffer(256)
+    try:
+        status = folder.stat()
+        if ctypes.CDLL(None).statx(-100, os.fsencode(folder), 0, 0x800, found) != 0:
+            return ""
+    except (OSError, AttributeError):
+        return ""
+    if not int.from_bytes(found.raw[:4], sys.byteorder) & 0x800:
+        return ""
+    born = found.raw[80:92]
+    return f"{status.st_dev}:{status.st_ino}:{born.hex()}"

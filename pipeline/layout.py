@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -179,10 +180,16 @@ class RunLayout:
         """Make those of the run's folders that are not there: also ones that were removed since.
 
         Raises:
-            OSError: the run's folder cannot be written.
+            RecordError: something else stands in the place of one.
+            OSError: the state folder cannot be written.
         """
-        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items"):
-            folder.mkdir(exist_ok=True)
+        for folder in (self.answers_dir, self.metrics_dir, self.logs_dir, self.root / "items", self.attempt_dir("")):
+            try:
+                folder.mkdir(exist_ok=True)
+            except FileExistsError as error:
+                text = f"run {self.id}: expected a folder, found a file"
+                hint = f"mv {shlex.quote(str(folder))} {shlex.quote(f'{folder}.found')} && envbuilder resume {self.id}"
+                raise RecordError(text, where=str(folder), hint=hint) from error
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

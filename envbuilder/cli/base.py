@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +47,32 @@ class Settings:
         """Read the workspace, its profile and its registry."""
         from envbuilder import config, registry
 
-        workspace = config.find_workspace(self.folder)
+        workspace = _settle(config.find_workspace(self.folder))
         _sweep(workspace)
         profile = config.read_profile(workspace, self.profile)
         trees = config.read_registry(workspace, overlays=profile.name == "dev")
         return Open(workspace, profile, registry.parse(trees, profile.torch_backends))
+
+
+def _settle(workspace: Workspace) -> Workspace:
+    """Note where a workspace is in the state that it shares with others, and take over its own where it was moved.
+
+    What cannot be written now is noted by the next command.
+    """
+    if workspace.own == workspace.shared:
+        return workspace
+    from envbuilder.errors import ToolError
+    from envbuilder.fs import write_atomically
+    from envbuilder.places import OWNER, identity_of, own_folder
+
+    place = own_folder(workspace.root, workspace.shared)
+    note = {"root": str(workspace.root), "identity": identity_of(workspace.root)}
+    with contextlib.suppress(OSError, ToolError):
+        if workspace.own != place:
+            workspace.own.rename(place)
+            workspace = replace(workspace, own=place)
+        write_atomically(place / OWNER, json.dumps(note, indent=1) + "\n")
+    return workspace
 
 
 def _sweep(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ from envbuilder.errors import EXIT_FAILED, EXIT_OK, BuildError, Problem, UsageEr
 
 if TYPE_CHECKING:
     from envbuilder.build import Builder, Built
-    from envbuilder.models import Entry
+    from envbuilder.models import Entry, Workspace
     from envbuilder.render import Outcome, Table
     from envbuilder.store.checkouts import Checkout
     from envbuilder.store.environments import Store
@@ -182,7 +182,9 @@ def runs_list(settings: Settings) -> Outcome:
     from pipeline.cli import list_runs
     from pipeline.render import runs_table
 
-    found = list_runs(find_workspace(settings.folder).own)
+    workspace = find_workspace(settings.folder)
+    found = list_runs(workspace.own)
+    problems = () if found else _left_elsewhere(workspace)
     where = f" in {settings.profile}" if settings.is_named else ""
     if where:
         found = tuple(each for each in found if each.profile in {settings.profile, ""})
@@ -203,8 +205,31 @@ def runs_list(settings: Settings) -> Outcome:
         "runs list",
         settings.profile,
         result={"runs": plain},
+        problems=problems,
         text=(_table(runs_table(found)), *_again(found)) if found else (f"no runs{where} yet",),
     )
+
+
+def _left_elsewhere(workspace: Workspace) -> tuple[Problem, ...]:
+    """A warning for each workspace that is gone, and has left runs, which may be those of this one before it was moved."""
+    import shlex
+
+    from envbuilder.places import abandoned
+    from pipeline.layout import run_ids
+
+    if workspace.own == workspace.shared:
+        return ()
+    problems = []
+    for folder, owner in abandoned(workspace.shared):
+        if count := len(run_ids(folder)):
+            message = (
+                f"{counted(count, 'run')} of a workspace that was at {owner.root}, and is gone; if it was moved here"
+            )
+            target = f"{workspace.own}/" if workspace.own.exists() else str(workspace.own)
+            what = f"{folder}/runs" if workspace.own.exists() else str(folder)
+            hint = f"mv {shlex.quote(what)} {shlex.quote(target)}"
+            problems.append(Problem("workspace-moved", message, where=str(folder), hint=hint, severity="warning"))
+    return tuple(problems)
 
 
 @runs.command("show", short_help="Show a run, or write its answers as tables.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envbuilder.fs import listed, locked
-from envbuilder.places import STATE
+from envbuilder.places import STATE, owner_of
 from envbuilder.store import bytecode
 from envbuilder.store.digests import walk
 from envbuilder.store.environments import Store
@@ -65,7 +65,9 @@ def _remedy(file: Path) -> str:
     if not file.with_suffix("").is_dir():
         return f"rm {file}  # what it kept goes then"
     own, profile = file.parents[2], file.parent.name
-    return f"envbuilder build --profile {profile}" + (f" -C {own.parent}" if own.name == STATE else "")
+    owner = owner_of(own)
+    root = own.parent if own.name == STATE else owner.root if owner else None
+    return f"envbuilder build --profile {profile}" + (f" -C {root}" if root else "")
 
 
 def find(store: Store, kept: Collection[str]) -> Garbage:

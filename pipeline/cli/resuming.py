@@ -119,6 +119,7 @@ def resume_run(
 
 
 def _go_on(request: RunRequest, plan: Plan, layout: RunLayout, stop: Stop, reporter: Reporter) -> None:
+    layout.make_folders()
     clear_slots(request.state_dir, reporter)
     document = _document(layout)
     planned = _planned(layout, document)

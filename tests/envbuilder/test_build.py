@@ -283,6 +283,29 @@ def test_full_disk_is_an_error_with_a_remedy(locked: Workshop) -> None:
     assert [each["state"] for each in environments(locked)] == ["built", "built"]
 
 
+def test_a_moved_workspace_finds_its_state_and_a_copy_has_its_own(locked: Workshop, tmp_path: Path) -> None:
+    """With a shared home, runs and generations follow a workspace that is moved; a copy or a stranger takes none of them."""
+    home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
+    assert locked.within("build", env=home).status == 0
+    folders = tmp_path / "home" / "workspaces"
+    (own,) = folders.iterdir()
+    run = own / "runs" / "20260102T030405Z-demo-00abcd"
+    run.mkdir(parents=True)
+    copy, moved = tmp_path / "copy", tmp_path / "moved"
+    subprocess.run(["cp", "-r", str(locked.work), str(copy)], check=True)
+    locked.work.rename(moved)
+    listed = locked.within("runs", "list", "--format", "json", env=home, cwd=copy)
+    assert (listed.json["result"], listed.codes) == ({"runs": []}, ["workspace-moved"])
+    listed = locked.within("runs", "list", "--format", "json", env=home, cwd=moved)
+    assert run.name in listed.out
+    assert '"number": 1' in locked.within("generations", "--format", "json", env=home, cwd=moved).out
+    assert not own.exists()
+    assert (next(folders.glob("moved-*")) / "runs" / run.name).is_dir()
+    assert "no generations" in locked.within("generations", env=home, cwd=copy).out
+    assert "2 unchanged" in locked.within("build", env=home, cwd=moved).out
+    assert len(list(folders.iterdir())) == 2
+
+
 def test_state_folder_can_be_elsewhere_and_shared(locked: Workshop, tmp_path: Path) -> None:
     """With ENVBUILDER_HOME two workspaces share a store, and each keeps its own idea of which environment is whose."""
     home = {"ENVBUILDER_HOME": str(tmp_path / "home")}
