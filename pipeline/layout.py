@@ -345,7 +345,7 @@ def find_answers(path: Path) -> AnswersFound:
     damaged = 0
     try:
         stream = path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return AnswersFound(path, {}, is_missing=True)
     with stream:
         for line in stream:

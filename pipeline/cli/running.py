@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envbuilder.errors import ConfigError, Interrupted, Problem, UsageError, counted, nearest, remedy
@@ -38,7 +40,6 @@ from pipeline.slots import Gpu, Slots, thread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ def writing(state_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or state_dir)
-        hint = remedy(error) or f"df -h {state_dir}; ls -ld {state_dir}"
+        gone = error.errno in {errno.ENOENT, errno.ENOTDIR}  # Room on the disk has nothing to do with it.
+        hint = remedy(error) or (f"ls -la {Path(where).parent}" if gone else f"df -h {state_dir}; ls -ld {state_dir}")
         raise RecordError(f"cannot be written: {error.strerror or error}", where=where, hint=hint) from error
 
 

@@ -348,6 +348,33 @@ def test_figures_and_reports_that_are_lost_are_made_again(bench: Bench, name: st
     assert path.stat().st_size
 
 
+def test_folders_that_are_gone_are_made_again(bench: Bench) -> None:
+    """Whatever folders a run lost between a kill and its resume, it is gone on with; what was answered is not asked again."""
+    request = _telling(bench)
+    _kill_after(bench, request, 7)
+    folder = (bench.state / "runs" / "latest").resolve()
+    answered = len(_asked(bench))
+    for name in ("logs", "items", "metrics", "attempts"):
+        shutil.rmtree(folder / name)
+    outcome = _resume(request)
+    assert outcome.ok, outcome.problems
+    assert len(_asked(bench)) - answered <= 40 - 7
+
+
+@pytest.mark.parametrize("name", ["answers", "logs", "items"])
+def test_a_file_in_a_folders_place_is_told(bench: Bench, name: str) -> None:
+    """A file where a run's folder belongs is named, with the command that takes it out of the way."""
+    request = _telling(bench)
+    _kill_after(bench, request, 7)
+    folder = (bench.state / "runs" / "latest").resolve()
+    (folder / name).rename(bench.root / "kept")
+    (folder / name).write_text("")
+    with pytest.raises(RecordError, match="expected a folder, found a file") as caught:
+        _resume(request)
+    assert caught.value.where == str(folder / name)
+    assert str(caught.value.hint).startswith("mv ")
+
+
 def test_run_file_that_is_gone_has_a_copy(bench: Bench) -> None:
     """A resume without its run file says where a copy is."""
     request = _telling(bench)
