@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from envbuilder.errors import EnvbuilderError, ToolError
-from envbuilder.fs import write_atomically
+from envbuilder.fs import drafted, make_folder, write_atomically
 from envbuilder.git.preloading import texts
 from envbuilder.git.repository import Repository
 from envbuilder.git.running import git
@@ -160,20 +158,19 @@ class Objects:
     def take(self, oid: str, file: Path) -> None:
         """Copy a file that is an object's content; another content is left alone."""
         target = self.place(oid)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        make_folder(target.parent)
         digest = hashlib.sha256()
-        try:
-            with os.fdopen(descriptor, "wb") as copy, file.open("rb") as stream:
+        with contextlib.suppress(_OtherContentError), drafted(target) as draft:
+            with file.open("rb") as stream:
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
-                    copy.write(chunk)
-                copy.flush()
-                os.fsync(copy.fileno())
-            if digest.hexdigest() == oid:
-                Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
+                    draft.stream.write(chunk)
+            if digest.hexdigest() != oid:
+                raise _OtherContentError
+
+
+class _OtherContentError(Exception):
+    """A file that is not the object that it was taken for."""
 
 
 def _is_whole(file: Path, size: int) -> bool:

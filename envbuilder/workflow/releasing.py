@@ -159,7 +159,8 @@ class Releaser:
         if (origin := checkout.ask("config", "remote.origin.url")) != source.url:
             shown = self._workspace.show(top)
             message = f"{shown} would be pushed to {origin or 'nowhere'}; prod takes it from {source.url}"
-            hint = f"git -C {shown} remote set-url origin {source.url}"
+            how = "set-url" if checkout.ask("config", "remote.origin.url") else "add"
+            hint = f"git -C {shown} remote {how} origin {source.url}"
             raise UsageError(message, code="no-repository", where=shown, hint=hint)
         return checkout, inner
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "envbuilder/bundles/archive.py:_take": "a staging folder, durable as a whole before it is moved",
     "envbuilder/bundles/restoring.py:_place": "moves what is durable already into uv's cache",
     "envbuilder/cli/__init__.py:_unforeseen": "the report of an error of ours, among temporary files",
+    "envbuilder/cli/base.py:_settle": "moves a workspace's state as it is",
     "envbuilder/git/repository.py:_prepare": "a clone that git has made; without it the next command fetches",
     "envbuilder/lock/locker.py:_aside": "a scratch folder",
     "envbuilder/lock/locker.py:_run_uv": "a staging folder that uv works in",
