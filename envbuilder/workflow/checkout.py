@@ -44,7 +44,7 @@ class Checkout:
 
     Args:
         folder: the folder.
-        mirrors: prefixes of addresses to replace when fetching; pushes go to the address itself.
+        mirrors: prefixes of addresses to replace, when fetching and when pushing.
     """
 
     def __init__(self, folder: Path, mirrors: Mapping[str, str]):
@@ -125,7 +125,7 @@ class Checkout:
         return done.stdout.strip()
 
     def _git(self, *arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:
-        address = self._address() if arguments[0] in {"fetch", "ls-remote", "submodule"} else ""
+        address = self._address() if arguments[0] in {"fetch", "ls-remote", "push", "submodule"} else ""
         words = ["git", *_PLAIN, "-C", str(self.folder), *_settings(address, self._mirrors), *arguments]
         return process.run(words, env={**_environment(), **(env or {})}, timeout_s=_TIMEOUT_S, feed=feed)
 

@@ -19,6 +19,7 @@ from envbuilder import compat, editing, uv
 from envbuilder.config import python_specifier
 from envbuilder.errors import ToolError, UsageError, counted
 from envbuilder.fs import write_atomically
+from envbuilder.git import mirrored
 from envbuilder.lock import metadata
 from envbuilder.lock.files import read_pins
 from envbuilder.models import Entry, GitSource, PathSource, Pin, Profile, Workspace
@@ -162,6 +163,10 @@ class Releaser:
             how = "set-url" if checkout.ask("config", "remote.origin.url") else "add"
             hint = f"git -C {shown} remote {how} origin {source.url}"
             raise UsageError(message, code="no-repository", where=shown, hint=hint)
+        if Path(place := mirrored(source.url, self._workspace.git_mirrors)).is_file():
+            message = f"its mirror {self._workspace.show(Path(place))} is a bundle, and nothing can be pushed to one"
+            hint = f"git clone --bare {place} {place.removesuffix('.bundle')}.git && mv {place} {place}.old"
+            raise UsageError(message, code="no-repository", where=source.url, hint=hint)
         return checkout, inner
 
     def _ready(self, base: Entry, checkout: Checkout) -> Standing:
@@ -254,7 +259,7 @@ class Releaser:
         Raises:
             ToolError: the remote refuses; neither is there.
         """
-        made = Checkout(scratch, {})
+        made = Checkout(scratch, self._workspace.git_mirrors)
         refs = (f"HEAD:refs/heads/{plan.branch}", f"refs/tags/{plan.tag}")
         made.do("push", "--quiet", "--atomic", "origin", *refs)
 

@@ -86,7 +86,9 @@ def test_program_that_is_closed_is_told_by_its_file(tmp_path: Path) -> None:
     assert process.run([tool]).ok
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", 'say "x"', "a#b", "a:b", "50%25", "a,b;c&d", "$HOME", "\u00e9\u4e2d", "-C"])
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", 'say "x"', "a#b", "a:b", "50%25", "a,b;c&d", "$HOME", "\u00e9\u4e2d", "-C"]
+)
 def test_workspace_with_an_odd_name_works(workshop: Workshop, name: str) -> None:
     """Spaces, quotes, and what addresses, shells and settings give a meaning to."""
     workshop.package(workshop.work / "packages" / "beta", name="beta")

@@ -39,9 +39,8 @@ class Shop:
         self.workshop = workshop
         self.work = workshop.work
         config = workshop.root / "gitconfig"
-        config.write_text(
-            f'[user]\nname = a\nemail = a@example.org\n[url "{workshop.remotes}/"]\ninsteadOf = https://git.example.org/\n'
-        )
+        # The workspace's mirror alone leads to the remotes, for pushes, too.
+        config.write_text("[user]\nname = a\nemail = a@example.org\n")
         self.env = {"GIT_CONFIG_GLOBAL": str(config), "GIT_CONFIG_SYSTEM": os.devnull}
         for profile in ("prod", "dev"):
             workshop.write(f"profiles/{profile}/profile.toml", f'python = "{PYTHON}"\nindex-url = "{index.url}"\n')
@@ -354,3 +353,19 @@ def test_versions_that_tags_tell_are_left_to_them(tmp_path: Path) -> None:
     project.write_text(textwrap.dedent('[project]\nname = "x"\ndynamic = ["version"]\n'))
     with pytest.raises(UsageError, match="stands neither"):
         numbering.find(tmp_path, "x")
+
+
+def test_what_cannot_be_pushed_to_is_named(shop: Shop) -> None:
+    """A clone without a remote gets one by its hint; a mirror that is a bundle is refused before anything is done."""
+    assert shop.workshop.within("dev", "on", "beta", "--branch", env=shop.env).status == 0
+    shop.git("packages/beta", "remote", "remove", "origin")
+    ran = shop.release("beta", "--bump", "patch", "--yes")
+    assert (ran.status, ran.codes) == (2, ["no-repository"])
+    assert "git -C packages/beta remote add origin https://git.example.org/beta.git" in ran.out
+    shop.git("packages/beta", "remote", "add", "origin", "https://git.example.org/beta.git")
+    folder = shop.workshop.remotes / "beta.git"
+    shop.remote("beta", "bundle", "create", str(folder.with_suffix(".bundle")), "--all")
+    folder.rename(folder.with_suffix(".old"))
+    ran = shop.release("beta", "--bump", "patch", "--yes")
+    assert (ran.status, ran.codes) == (2, ["no-repository"])
+    assert "is a bundle, and nothing can be pushed to one" in ran.out
