@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,13 @@ class Checkout:
     Args:
         folder: the folder.
         mirrors: prefixes of addresses to replace, when fetching and when pushing.
+        shown: the folder that errors and hints name instead of a scratch clone, which is gone by then.
     """
 
-    def __init__(self, folder: Path, mirrors: Mapping[str, str]):
+    def __init__(self, folder: Path, mirrors: Mapping[str, str], *, shown: Path | None = None):
         self.folder = folder
         self._mirrors = mirrors
+        self._shown = shown
 
     @property
     def is_repository(self) -> bool:
@@ -120,8 +123,12 @@ class Checkout:
         if not done.ok:
             lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             fatal = [line for line in lines if line.startswith(("fatal:", "error:", " ! "))] or lines
-            message = f"git {arguments[0]} failed in {self.folder}: {'; '.join(fatal[:3])}"
-            raise ToolError(message, code="git-failed", where=str(self.folder), hint=f"git -C {self.folder} status")
+            place = self._shown or self.folder
+            message = f"git {arguments[0]} failed in {place}: {'; '.join(fatal[:3])}"
+            look = ["push", "--dry-run", "origin", "HEAD"] if arguments[0] == "push" else ["status"]
+            mirrored = _settings(self._address(), self._mirrors) if arguments[0] == "push" else []
+            hint = shlex.join(["git", "-C", str(place), *mirrored, *look])
+            raise ToolError(message, code="git-failed", where=str(place), hint=hint)
         return done.stdout.strip()
 
     def _git(self, *arguments: str, env: Mapping[str, str] | None = None, feed: str | None = None) -> process.Completed:

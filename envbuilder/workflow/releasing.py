@@ -212,7 +212,7 @@ class Releaser:
         checkout = Checkout(plan.top, {})
         config = plan.top / checkout.ask("rev-parse", "--git-path", "config")
         checkout.do("clone", "--quiet", "--shared", "--no-checkout", "--", str(plan.top), str(scratch))
-        made = Checkout(scratch, {})
+        made = Checkout(scratch, {}, shown=plan.top)
         # The person's own settings of this clone: name, key, credentials, and where it pushes to.
         made.do("remote", "remove", "origin")
         made.do("config", "include.path", str(config.resolve()))
@@ -259,7 +259,7 @@ class Releaser:
         Raises:
             ToolError: the remote refuses; neither is there.
         """
-        made = Checkout(scratch, self._workspace.git_mirrors)
+        made = Checkout(scratch, self._workspace.git_mirrors, shown=plan.top)
         refs = (f"HEAD:refs/heads/{plan.branch}", f"refs/tags/{plan.tag}")
         made.do("push", "--quiet", "--atomic", "origin", *refs)
 
@@ -269,7 +269,7 @@ class Releaser:
         Raises:
             ToolError: it went elsewhere meanwhile.
         """
-        checkout, made = Checkout(plan.top, {}), Checkout(scratch, {})
+        checkout, made = Checkout(plan.top, {}), Checkout(scratch, {}, shown=plan.top)
         spec = f"+refs/tags/{plan.tag}:refs/tags/{plan.tag}"
         checkout.do("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(scratch), spec)
         commit = made.ask("rev-parse", "HEAD")

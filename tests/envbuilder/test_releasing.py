@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -232,6 +233,17 @@ def test_refused_pushes_leave_all_as_it_was(shop: Shop) -> None:
     assert ran.status == 1
     assert ran.codes == ["git-failed"]
     assert shop.state() == before
+    (problem,) = _problems(ran)
+    assert "envbuilder-release-" not in json.dumps(problem)
+    assert Path(problem["where"]).is_dir()
+    hook.unlink()
+    subprocess.run(["bash", "-c", problem["hint"]], env=shop.workshop.environment(shop.env), check=True)
+
+
+def _problems(ran: Ran) -> list[dict[str, str]]:
+    found = ran.json["problems"]
+    assert isinstance(found, list)
+    return found
 
 
 def test_killed_releases_leave_nothing(shop: Shop) -> None:
