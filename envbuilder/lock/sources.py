@@ -31,7 +31,7 @@ from envbuilder.lock.dependencies import Reader, around, foresee
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
-from envbuilder.lock.surroundings import Submodule, Submodules, project_file, refuse_missing_workspace
+from envbuilder.lock.surroundings import LinkOutError, Submodule, Submodules, project_file, refuse_missing_workspace
 from envbuilder.models import Entry, GitSource, Metadata, PathSource, Pin, Pins, Profile, Source, Workspace
 from envbuilder.process import Completed
 from envbuilder.variables import for_builds
@@ -354,7 +354,11 @@ class Sources:
             # A build without what is missing would tell of that once more.
             declared = self.static(repository, commit, source) if faults else self.declared(commit, source, entry)
         except EnvbuilderError as error:
-            faults.append(error)
+            # Behind a link that leads out of the checkout nothing is read: that is told already.
+            if not (
+                isinstance(error.__cause__, OddFileError) and any(isinstance(each, LinkOutError) for each in faults)
+            ):
+                faults.append(error)
         if not faults:
             return declared
         text = "; ".join(fault.message for fault in faults)

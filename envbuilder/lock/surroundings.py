@@ -19,6 +19,10 @@ from envbuilder.models import GitSource
 _MOST = 100
 
 
+class LinkOutError(MetadataError):
+    """A symbolic link leads out of a checkout."""
+
+
 @dataclass(frozen=True)
 class Submodule:
     """A commit of another repository, and the folder in which it is checked out."""
@@ -72,7 +76,7 @@ class Submodules:
         ]:
             for link, target in repo.links_out(at, below, mount):
                 message = f"{link} is a symbolic link that leaves the repository, to {target!r}"
-                raise MetadataError(message, where=f"{source.url} {source.ref}:{link}")
+                raise LinkOutError(message, where=f"{source.url} {source.ref}:{link}")
         self._proved.add((*key, source.subdirectory))
 
     def _bring(self, repository: Repository, commit: str, source: GitSource) -> list[Submodule]:
