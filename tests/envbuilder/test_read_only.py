@@ -144,7 +144,12 @@ def test_what_somebody_else_owns_is_said(workshop: Workshop) -> None:
     workshop.git("init", "--quiet", str(workshop.work))
     workshop.git("-C", str(workshop.work), "add", "profiles")
     workshop.git("-C", str(workshop.work), "commit", "--quiet", "--message", "one")
-    others = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+    # git knows this variable for its own tests; none that is not listed reaches it from the shell.
+    git = workshop.root / "programs" / "git"
+    git.parent.mkdir()
+    git.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    others = {"PATH": f"{git.parent}{os.pathsep}{os.environ['PATH']}"}
     for command, place in ((["diff", "HEAD"], "work"), (["check"], "remotes/alpha.git/.git")):
         ran = workshop.within(*command, env=others)
         assert ran.status > 0
