@@ -355,13 +355,24 @@ def core_versions(workspace: Workspace) -> dict[str, str]:
     Raises:
         ConfigError: a core package's folder has no readable, static version.
     """
-    versions: dict[str, str] = {}
-    for name, value in workspace.core.items():
-        if isinstance(value, str):
-            versions[name] = value
-            continue
-        versions[name] = _declared_version(name, value / "pyproject.toml", workspace)
+    versions, problems = readable_core(workspace)
+    if problems:
+        raise ConfigError(problems)
     return versions
+
+
+def readable_core(workspace: Workspace) -> tuple[dict[str, str], list[Problem]]:
+    """The current core, as far as it can be read, and why the rest cannot."""
+    versions: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, value in workspace.core.items():
+        try:
+            versions[name] = (
+                value if isinstance(value, str) else _declared_version(name, value / "pyproject.toml", workspace)
+            )
+        except ConfigError as error:
+            problems += error.problems
+    return versions, problems
 
 
 def _declared_version(name: str, file: Path, workspace: Workspace) -> str:

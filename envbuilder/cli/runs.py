@@ -340,7 +340,7 @@ def _request_for(here: Open, file: Path, environments: list[Environment], *, job
         environments=environments,
         state_dir=here.workspace.own,
         profile=here.profile.name,
-        pins={name: to_json(pin) for name, pin in pins.entries.items()},
+        pins={name: to_json(pin) for name, pin in {**pins.entries, **pins.dependencies}.items()},
         jobs=jobs,
         keeper=StoreKeeper(here.workspace, environments),
     )

@@ -56,14 +56,19 @@ class Wanted:
 
 
 def declared_in(document: Mapping[str, object]) -> tuple[str, ...]:
+    """The build requirements in a parsed ``pyproject.toml``, without those at addresses."""
+    return tuple(line for line in build_lines(document) if not Requirement(line).url)
+
+
+def build_lines(document: Mapping[str, object]) -> tuple[str, ...]:
     """The build requirements in a parsed ``pyproject.toml``, unreadable ones left out."""
     system = document.get("build-system")
     lines = system.get("requires", _DEFAULT) if isinstance(system, Mapping) else _DEFAULT
     found = []
     for line in lines if isinstance(lines, list | tuple) else _DEFAULT:
         with contextlib.suppress(InvalidRequirement, TypeError):
-            if not Requirement(line).url:
-                found.append(line)
+            Requirement(line)
+            found.append(line)
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from packaging.utils import canonicalize_name
 
 from envbuilder import compat
-from envbuilder.config import core_versions, python_specifier
+from envbuilder.config import core_versions, python_specifier, readable_core
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
 from envbuilder.git import RemoteError, Resolved, facts_of, preload
@@ -28,7 +28,7 @@ from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
-from envbuilder.lock.sources import Sources, nearest, refused_here, same_place
+from envbuilder.lock.sources import COMMIT, Sources, nearest, refused_here, same_place
 from envbuilder.lock.surroundings import project_file
 from envbuilder.models import (
     DEFAULT_BRANCH,
@@ -91,13 +91,16 @@ def check(
     """
     whole = len(plugins) == len(registry.plugins)
     pins = read_pins(workspace, profile)
-    stale = find_stale(workspace, profile, registry, plugins, pins)
+    core, unreadable = readable_core(workspace)
+    workspace = replace(workspace, core=core)
+    stale = find_stale(workspace, profile, registry, plugins, pins, is_whole=not unreadable)
     drafts = [draft for draft in stale.values() if isinstance(draft, Draft)]
     needed = {item.entry.name for draft in drafts for item in draft.members} | {plugin.name for plugin in plugins}
     entries = [entry for entry in registry.entries if whole or entry.name in needed]
     holders = {name: _holders(name, drafts) for name in needed}
     checker = Checker(workspace, profile, pins, question, holders)
-    problems = [*_workspace_members(workspace), *(item for item in stale.values() if isinstance(item, Problem))]
+    problems = [*unreadable, *_workspace_members(workspace)]
+    problems.extend(item for item in stale.values() if isinstance(item, Problem))
     asked = [entry for entry in entries if not refused_here(entry.source, profile, workspace)]
     own = {plugin.name: checker.dependencies_of(plugin, registry) for plugin in plugins}
     named = [each.source for items in own.values() for each in items if each.source]
@@ -233,6 +236,7 @@ class Checker:
             problems.extend(self._check_declared(entry, member))
             problems.extend(self.check_signature(entry, member.pin, refs) if member.pin else ())
             problems.extend(self._check_lfs(entry, member.pin) if member.pin else ())
+            problems.extend(self._check_built_with(entry, member.pin) if member.pin else ())
         return problems, rows
 
     def _known(self, entry: Entry) -> Member | None:
@@ -350,6 +354,19 @@ class Checker:
         if found:
             message = f"{shown_files(found)} of {entry.source} {POINTERS}"
             yield self._problem("lfs-pointer", entry, message, hint=hint or f"{edit_hint(entry)}  {LFS_REMARK}")
+
+    def _check_built_with(self, entry: Entry, pin: Pin, hint: str | None = None) -> Iterator[Problem]:
+        """Git sources that a package is built with, of which no lock holds the commit."""
+        if "git-branch" in self._profile.sources:
+            return
+        for wish in self.sources.built_with(pin):
+            if not COMMIT.fullmatch(wish.source.ref):
+                message = (
+                    f"it is built with {wish.name} from {wish.source}, which names no whole commit, and no lock holds what"
+                    f" builds; {self._profile.name} allows {', '.join(self._profile.sources)}"
+                )
+                remark = "  # take a tag whose build requirements name a commit of forty digits, or a release"
+                yield self._problem("source-not-allowed", entry, message, hint=hint or f"{edit_hint(entry)}{remark}")
 
     def _trust_hint(self, edit: str, signature: signatures.Signature) -> str:
         if signature.state != "unknown":
@@ -522,6 +539,7 @@ class Checker:
         if pin is not None:
             yield from judge.check_signature(entry, pin, refs, hint=remedy)
             yield from self._check_lfs(entry, pin, hint=remedy)
+            yield from self._check_built_with(entry, pin, hint=remedy)
 
     def _narrowed(self, name: str, pin: Pin | None, plugin: Entry) -> Checker:
         """A checker that knows this one pin, by which a dependency is judged as an entry is."""

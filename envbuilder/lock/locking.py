@@ -126,9 +126,20 @@ def _still_named(pins: Pins, registry: Registry, workspace: Workspace, profile: 
 
 
 def find_stale(
-    workspace: Workspace, profile: Profile, registry: Registry, plugins: Sequence[Entry], pins: Pins
+    workspace: Workspace,
+    profile: Profile,
+    registry: Registry,
+    plugins: Sequence[Entry],
+    pins: Pins,
+    *,
+    is_whole: bool = True,
 ) -> dict[str, Problem | Draft]:
-    """For each plugin its draft where its lock is as it should be, else what is wrong; no network, no uv."""
+    """For each plugin its draft where its lock is as it should be, else what is wrong; no network, no uv.
+
+    Args:
+        workspace, profile, registry, plugins, pins: what is looked at.
+        is_whole: whether the workspace's settings could all be read; where not, they make no lock stale.
+    """
     locker = Locker(workspace, profile, registry, pins, Request(offline=True), frozen=True)
     hint = f"envbuilder lock --profile {profile.name}"
     found: dict[str, Problem | Draft] = {}
@@ -142,7 +153,7 @@ def find_stale(
             continue
         try:
             draft = locker.recorded(plugin)
-            reason = stale_reason(folder, draft, pins.locks.get(plugin.name))
+            reason = stale_reason(folder, draft, pins.locks.get(plugin.name)) if is_whole else None
             problem = reason and Problem("lock-stale", reason, plugin.name, where, f"{hint} {plugin.name}")
         except EnvbuilderError as error:
             code = error.code if error.code in _TOLD_AS_THEY_ARE else "lock-stale"

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from envbuilder import uv
 from envbuilder.compat import requirement_on
@@ -26,8 +27,8 @@ from envbuilder.fs import write_atomically
 from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
 from envbuilder.git.lfs import Objects, pointers
 from envbuilder.lock import metadata, signatures
-from envbuilder.lock.backends import declared_in
-from envbuilder.lock.dependencies import Reader, around, foresee
+from envbuilder.lock.backends import build_lines, declared_in
+from envbuilder.lock.dependencies import Reader, Wish, around, foresee, wishes
 from envbuilder.lock.metadata import MetadataError
 from envbuilder.lock.mirrors import IndexMirrors
 from envbuilder.lock.project import Member, digest, edit_hint
@@ -213,6 +214,13 @@ class Sources:
         repository = self.repository(pin.url)
         return [text for file in around(pin.subdirectory) if (text := repository.read(pin.commit, file)) is not None]
 
+    def built_with(self, pin: Pin) -> list[Wish]:
+        """The git sources that the package at a pin is built with; none where that cannot be read, which others tell."""
+        with contextlib.suppress(EnvbuilderError):
+            text = self.repository(pin.url).read(pin.commit, project_file(pin.subdirectory)) or ""
+            return wishes(build_lines(parse_toml(text, pin.url).value), (), self.texts(pin))
+        return []
+
     def foreseen(self, members: Sequence[Member], registered: Collection[str]) -> list[Pin]:
         """The pins of the git sources that a closure's packages name, as far as metadata tells."""
 
@@ -260,7 +268,11 @@ class Sources:
                 text = self._project_text(path)
             case _:
                 return ()
-        return declared_in(parse_toml(text or "", member.entry.where).value)
+        document = parse_toml(text or "", member.entry.where).value
+        # uv's own settings of a package hold for what builds it, too: no index is asked for that.
+        elsewhere = {wish.name for wish in wishes(build_lines(document), (), [text or ""])}
+        lines = declared_in(document)
+        return tuple(line for line in lines if canonicalize_name(Requirement(line).name) not in elsewhere)
 
     def _resolve(self, entry: Entry) -> Member:
         match entry.source:

@@ -232,3 +232,25 @@ def test_an_edited_release_is_not_believed(indexed: Workshop) -> None:
     assert told(ask(indexed)) == [("alpha", "core-unknown")]
     assert indexed.within("lock", "-q").status == 0
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize("fault", ["gone", "rubbish", "dynamic"])
+def test_a_core_that_cannot_be_read_hides_nothing_else(cored: Workshop, fault: str) -> None:
+    """It is one problem beside the others; of the rest of the core, and of remotes, all is told; no lock is called stale."""
+    cored.settings(core={"vlm-core": '"0.3.0"', "other-core": '{path = "packages/other"}'})
+    if fault != "gone":
+        cored.write(
+            "packages/other/pyproject.toml", "= [" if fault == "rubbish" else '[project]\nname = "other-core"\n'
+        )
+    repository = str(cored.remotes / "alpha.git")
+    cored.git("-C", repository, "tag", "--force", "-a", "-m", "v", "v0.2.0", "HEAD")
+    ran = ask(cored)
+    assert ran.status == 1
+    found = ran.json["problems"]
+    assert isinstance(found, list)
+    assert [each["code"] for each in found if each["severity"] == "error"] == [
+        "config-invalid",
+        "core-incompatible",
+        "tag-moved",
+    ]
+    assert found[0]["message"].startswith("tool.envbuilder.core.other-core: ")

@@ -187,3 +187,44 @@ def test_an_abbreviated_commit_is_locked_whole(workshop: Workshop) -> None:
     lock(workshop)
     assert commit in (workshop.work / "profiles" / "prod" / "alpha" / "uv.lock").read_text()
     assert told(workshop) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "table"),
+    [
+        (f"maker @ {HOST}/maker.git", ""),
+        (f"maker @ {HOST}/maker.git@v0.1.0", ""),
+        ("maker", 'maker = {git = "https://git.example.org/maker.git", branch = "main"}'),
+    ],
+)
+@pytest.mark.parametrize("below", [False, True])
+def test_what_builds_a_package_is_held_by_a_commit(workshop: Workshop, line: str, table: str, *, below: bool) -> None:
+    """A build requirement by git is in no lock: prod wants a whole commit of it, also below a plugin; dev does not."""
+    commit = workshop.release("maker", "v0.1.0")
+
+    def text(name: str, line: str, table: str) -> str:
+        project = f'[project]\nname = "{name}"\nversion = "0.1.0"\n[tool.uv.sources]\n{table}\n'
+        return BACKED.replace("requires = []", f'requires = ["{line}"]') + project
+
+    for tag, said in (
+        ("v0.1.0", text("lib", line, table)),
+        ("v0.1.1", text("lib", f"maker @ {HOST}/maker.git@{commit}", "")),
+    ):
+        workshop.release("lib", tag, pyproject=said.replace('"0.1.0"', f'"{tag[1:]}"'), version=tag[1:])
+
+    def take(tag: str) -> None:
+        if below:
+            workshop.plugin("alpha", tag=tag, dependencies=(f"lib @ {HOST}/lib.git@{tag}",))
+        else:
+            workshop.entry("lib", tag=tag, entry="lib:Model")
+
+    take("v0.1.0")
+    lock(workshop)
+    ((code, message),) = told(workshop)
+    assert code == "source-not-allowed"
+    assert message.startswith("alpha → lib: it is built with maker" if below else "it is built with maker")
+    lock(workshop, "--profile", "dev")
+    assert told(workshop, "--profile", "dev") == []
+    take("v0.1.1")
+    lock(workshop)
+    assert told(workshop) == []
