@@ -607,14 +607,15 @@ class Inference:
 
     def answer(self, batch: Sequence[Item], *, again: bool = False) -> None:
         """Have a batch answered; `again` where it is part of one that was not."""
-        self._channel.send("started", items=[item.id for item in batch])
+        names = [item.id for item in batch]
+        self._channel.send("started", items=names)
         begin = time.perf_counter()
         answers: Optional[List[Any]] = None
         reason: Optional[str] = None
         text = ""
         broken = False
         try:
-            answers = foreign(lambda: answers_of(self._plugin.predict(batch), len(batch)))
+            answers = foreign(lambda: answers_to(self._plugin, batch))
         except TerminatedError:
             raise
         except FailureError as failure:
@@ -624,9 +625,9 @@ class Inference:
             reason, text, broken = memory_status(error), told(error), has_broken_gpu(error)
         latency_s = (time.perf_counter() - begin) / len(batch)
         if answers is not None:
-            for item, answer in zip(batch, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
+            for name, answer in zip(names, answers):  # noqa: B905 - Python 3.8; their lengths are equal.
                 # The next batch begins at once, or the job is done: either sends it.
-                self._channel.hold("answer", item=item.id, latency_s=latency_s, **answer_body(answer))
+                self._channel.hold("answer", item=name, latency_s=latency_s, **answer_body(answer))
         elif broken:
             # Whatever this process would ask of the GPU from now on fails; another process may go on.
             raise FailureError("gpu-broken", text)
@@ -655,6 +656,19 @@ class Inference:
             self._channel.send("degraded", text=text, parted=kind, items=0 if again else len(batch))
         self.answer(batch[:half], again=True)
         self.answer(batch[half:], again=True)
+
+
+def answers_to(plugin: Any, batch: Sequence[Item]) -> List[Any]:
+    """A batch's answers. One that is put in another order, or emptied, is refused: which order the answers have is unknown.
+
+    A batch of one has but one order.
+    """
+    given = list(batch)
+    answers = answers_of(plugin.predict(given), len(batch))
+    if len(batch) > 1 and [id(item) for item in given] != [id(item) for item in batch]:
+        text = "predict() changed the list of items that it was given; it may sort or take from a copy: list(batch)"
+        raise FailureError("plugin-invalid", text)
+    return answers
 
 
 def answers_of(found: Any, count: int) -> List[Any]:

@@ -101,6 +101,36 @@ def test_answer_of_a_wrong_type_costs_its_item(bench: Bench) -> None:
     assert (task.status, task.failed_items) == ("ok", 2)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "answers = [item.question for item in batch]\nbatch.reverse()\nreturn answers",
+        "batch.sort(key=lambda item: item.id, reverse=True)\nreturn [item.question for item in batch]",
+        "return [batch.pop().question for _ in range(len(batch))]",
+        "answers = [item.question for item in batch]\nbatch.clear()\nreturn answers",
+    ],
+)
+def test_answers_to_a_batch_that_predict_reorders_go_to_their_items(bench: Bench, body: str) -> None:
+    """A batch that is sorted or emptied in place is asked again item by item, where there is but one order."""
+    task, outcome = _run(bench, _predict(body), ", batch: 3")
+    answers = {name: line["answer"] for name, line in _answers(outcome).items()}
+    assert answers == {"1": "one", "2": "two", "3": "three"}
+    assert (task.status, task.failed_items, len(task.attempts)) == ("ok", 0, 1)
+    assert "predict() changed the list of items" in str(task.degraded)
+
+
+def test_items_that_predict_renames_keep_their_answers(bench: Bench) -> None:
+    """An answer is of the item that was asked about, whatever a plugin writes into it."""
+    body = (
+        "answers = [item.question for item in batch]\n"
+        "for item in batch:\n    object.__setattr__(item, 'id', '1')\n"
+        "return answers"
+    )
+    _, outcome = _run(bench, _predict(body), ", batch: 3")
+    answers = {name: line["answer"] for name, line in _answers(outcome).items()}
+    assert answers == {"1": "one", "2": "two", "3": "three"}
+
+
 # Each question is a way to raise what is no Exception; the answer says how often the model was loaded.
 RAISES = """
 import asyncio, pathlib, sys
