@@ -270,15 +270,23 @@ def find_python(request: str, *, offline: bool) -> Interpreter:
     Raises:
         ToolError: there is none, and none can be had.
     """
-    outside = process.tool_environment({"PATH": os.pathsep.join(_search_path())}, more=variables.DISCOVERY)
-    find: list[str | Path] = [find_uv(), "python", "find", "--system", "--no-project", request]
-    done = process.run(find, env=outside, timeout_s=600)
+    places = {"PATH": os.pathsep.join(_search_path())}
+    outside = process.tool_environment({**_own_settings(), **places}, more=variables.DISCOVERY)
+
+    def ask(*arguments: str) -> process.Completed:
+        # At the root: settings of uv's that lie in the workspace, or above it, decide nothing here.
+        words: list[str | Path] = [find_uv(), "--color", "never", "python", *arguments, request]
+        return process.run(words, cwd=Path("/"), env=outside, timeout_s=_TIMEOUT_S)
+
+    done = ask("find", "--system", "--no-project")
     if not done.ok and not offline:
-        process.run([find_uv(), "python", "install", "--quiet", request], env=outside, timeout_s=_TIMEOUT_S)
-        done = process.run(find, env=outside, timeout_s=600)
+        fetched = ask("install", "--quiet")
+        done = ask("find", "--system", "--no-project") if fetched.ok else done
     if not done.ok:
+        # Anything but that there is none, such as a value that uv does not know, is for uv to say.
+        unusual = "" if "No interpreter found" in done.stderr else f": {' '.join(done.stderr.split())}"
         raise ToolError(
-            f"no Python {request} on this machine, and none could be fetched",
+            f"no Python {request} on this machine, and none could be fetched{unusual}",
             code="python-missing",
             hint=f"uv python install '{request}'",
         )
@@ -286,7 +294,7 @@ def find_python(request: str, *, offline: bool) -> Interpreter:
 
 
 def _search_path() -> list[str]:
-    parts = os.environ.get("PATH", "").split(os.pathsep)
+    parts = [os.path.abspath(part) for part in os.environ.get("PATH", "").split(os.pathsep) if part]  # noqa: PTH100 - links stay
     # What stands first on PATH may be the environment that envbuilder itself runs from.
     if sys.prefix != sys.base_prefix:
         own = os.path.realpath(Path(sys.prefix) / "bin")

@@ -312,3 +312,29 @@ def test_workers_keep_a_persons_shell(workshop: Workshop) -> None:
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     seen = json.loads(workshop.run("exec", "alpha", "--", "python", "-c", code, env=env).out)
     assert env.items() - seen.items() == {("PYTHONPATH", "/elsewhere")}
+
+
+@pytest.mark.parametrize("settings", ['required-version = ">=99"\n', "required-version =\n"], ids=["other", "broken"])
+def test_a_workspaces_own_uv_settings_choose_no_python(workshop: Workshop, settings: str) -> None:
+    """A uv.toml of the workspace's or above it, which no lock reads, hinders none from finding its interpreter."""
+    workshop.plugin("alpha")
+    for folder in (workshop.root, workshop.work):
+        (folder / "uv.toml").write_text(settings)
+    ran = workshop.within("lock", "-q")
+    assert ran.status == 0, ran.err
+
+
+def test_settings_that_uv_cannot_read_are_told_in_its_words(workshop: Workshop) -> None:
+    """Where uv refuses a person's settings or a variable, that is said, not only that there is no Python."""
+    workshop.plugin("alpha")
+    settings = workshop.root / "config" / "uv" / "uv.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("offline =\n")
+    for env, words in (
+        ({"XDG_CONFIG_HOME": str(settings.parents[1])}, str(settings)),
+        ({"UV_OFFLINE": ""}, "UV_OFFLINE"),
+    ):
+        ran = workshop.within("lock", "--format", "json", env=env)
+        assert ran.codes == ["python-missing"]
+        assert "Failed to parse" in ran.out
+        assert words in ran.out
