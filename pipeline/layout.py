@@ -324,7 +324,7 @@ class AnswersFound:
     Attributes:
         path: the journal.
         lines: the last line of each item, answered or failed.
-        damaged: lines that are torn or no answer.
+        damaged: lines that are torn, no answer or another task's.
         is_missing: there is no journal.
     """
 
@@ -340,12 +340,13 @@ class AnswersFound:
 
 
 def find_answers(path: Path) -> AnswersFound:
-    """Read a task's journal; what is torn or no answer is passed over and counted."""
+    """Read a task's journal; what is torn, no answer or another task's is passed over and counted."""
     answers: dict[str, AnswerLine] = {}
+    tasks: set[str] = set()
     damaged = 0
     try:
         stream = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return AnswersFound(path, {}, is_missing=True)
     with stream:
         for line in stream:
@@ -353,8 +354,12 @@ def find_answers(path: Path) -> AnswersFound:
                 answer = answer_line_from_json(json.loads(line))
             except (ValueError, AttributeError):
                 damaged += 1
-            else:
-                answers[answer.item] = answer
+                continue
+            if answer.task not in tasks and safe_name(answer.task) != path.stem:
+                damaged += 1
+                continue
+            tasks.add(answer.task)
+            answers[answer.item] = answer
     return AnswersFound(path, answers, damaged)
 
 

@@ -12,6 +12,7 @@ from pipeline.errors import EnvironmentsError, UnknownRunError
 from pipeline.layout import (
     Journal,
     RunLayout,
+    find_answers,
     find_run,
     new_run_id,
     read_answers,
@@ -75,7 +76,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_torn_answers_are_left_out(tmp_path: Path) -> None:
     """A journal whose writer was killed in a line is read up to there; the last line of an item stands."""
-    path = tmp_path / "a.jsonl"
+    path = tmp_path / "t.jsonl"
     journal = Journal(path)
     for item, answer in (("1", "a"), ("2", "b"), ("1", "c")):
         journal.append(AnswerLine(item, "t", "t.1", answer).to_json())
@@ -84,6 +85,19 @@ def test_torn_answers_are_left_out(tmp_path: Path) -> None:
         stream.write('[1]\n"x"\n\xff\n{"item": "3", "task"')
     assert {name: line.answer for name, line in read_answers(path).items()} == {"1": "c", "2": "b"}
     assert read_answers(tmp_path / "none") == {}
+
+
+def test_answers_of_another_task_are_left_out(tmp_path: Path) -> None:
+    """Lines that were copied from another task's journal are damage, not answers; a task's odd name is no obstacle."""
+    path = RunLayout(tmp_path, "run").answers("a/b c")
+    path.parent.mkdir(parents=True)
+    for task, item in (("a/b c", "1"), ("other", "1"), ("other", "2")):
+        journal = Journal(path)
+        journal.append(AnswerLine(item, task, f"{task}.1", task).to_json())
+        journal.close()
+    found = find_answers(path)
+    assert {name: line.answer for name, line in found.lines.items()} == {"1": "a/b c"}
+    assert found.damaged == 2
 
 
 def test_runs_are_found_by_either_end(tmp_path: Path) -> None:

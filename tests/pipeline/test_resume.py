@@ -265,10 +265,11 @@ _WAYS = {
     "removed": lambda path: path.unlink(),
     "emptied": lambda path: path.write_text(""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "another's": lambda path: path.write_text(path.read_text().replace('"task": "', '"task": "other-')),
 }
 
 
-@pytest.mark.parametrize(("way", "asked"), [("removed", 40), ("emptied", 40), ("cut", 1)])
+@pytest.mark.parametrize(("way", "asked"), [("removed", 40), ("emptied", 40), ("cut", 1), ("another's", 40)])
 def test_answers_that_are_lost_are_asked_again(bench: Bench, way: str, asked: int) -> None:
     """A run that had ended and lost answers is gone on with: what is there stays, what is not is asked, judged, reported."""
     request = _telling(bench)
