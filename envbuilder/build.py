@@ -19,7 +19,7 @@ from envbuilder.accelerators import UnfitError
 from envbuilder.config import python_specifier
 from envbuilder.errors import BuildError, EnvbuilderError, Problem
 from envbuilder.fs import keep_from_git, locked, write_atomically
-from envbuilder.git.lfs import LFS_REMARK, MARK, POINTERS, SIZES, shown_files
+from envbuilder.git.lfs import LFS_REMARK, MARKS, POINTERS, SIZES, shown_files
 from envbuilder.lock import owners
 from envbuilder.lock.files import lock_digest, lock_folder, lock_text, read_lock, read_pins
 from envbuilder.lock.graph import parse as parse_graph
@@ -614,7 +614,7 @@ class _Downloads:
 def _is_pointer(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return stream.read(len(MARK) + 1).rstrip(b"\r\n") == MARK.encode()
+            return stream.readline(100).rstrip(b"\r\n").decode("utf-8", "replace") in MARKS
     except OSError:
         return False
 

@@ -20,11 +20,15 @@ from envbuilder.git.running import git
 
 # The first line of every pointer (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
 MARK = "version https://git-lfs.github.com/spec/v1"
+# Before it was called so, it wrote these, and it reads them still.
+MARKS = (MARK, "version https://hawser.github.com/spec/v1", "version http://git-media.io/v/2")
 # Bytes; a pointer without extensions has some 130, and none may have more.
 SIZES = range(100, 1025)
 # Folders of a repository that are not installed, packages though they may be.
 _ASIDE = {"test", "tests", "doc", "docs", "example", "examples"}
-_POINTER = re.compile(rf"{re.escape(MARK)}\n(?:ext-.*\n)*oid sha256:(?P<oid>[0-9a-f]{{64}})\nsize (?P<size>\d+)\n?")
+_POINTER = re.compile(
+    rf"(?:{'|'.join(map(re.escape, MARKS))})\n(?:ext-.*\n)*oid sha256:(?P<oid>[0-9a-f]{{64}})\nsize (?P<size>\d+)\n?"
+)
 
 
 # How problems say it.

@@ -15,7 +15,7 @@ from envbuilder import compat
 from envbuilder.config import core_versions, python_specifier, readable_core
 from envbuilder.documents import read_toml, subtree
 from envbuilder.errors import ConfigError, EnvbuilderError, Problem, ToolError
-from envbuilder.git import RemoteError, Resolved, facts_of, preload
+from envbuilder.git import RemoteError, Resolved
 from envbuilder.git.lfs import LFS_REMARK, POINTERS, pointers, shown_files
 from envbuilder.lock import signatures
 from envbuilder.lock.dependencies import Dependency, adoption, dependencies, is_own, settled
@@ -29,7 +29,6 @@ from envbuilder.lock.newer import newest_fitting
 from envbuilder.lock.project import Member, closure, edit_hint
 from envbuilder.lock.siblings import cyclic, divergent
 from envbuilder.lock.sources import COMMIT, Sources, nearest, refused_here, same_place
-from envbuilder.lock.surroundings import project_file
 from envbuilder.models import (
     DEFAULT_BRANCH,
     Entry,
@@ -108,6 +107,8 @@ def check(
     listings = {} if question.offline else list_remotes(checker.sources, sources)
     checker.sources.build_with(asked)
     checker.sources.expect(asked)
+    below = [each.pin for items in own.values() for each in items if each.pin]
+    checker.sources.look_at([*(pin for entry in entries if (pin := pins.entries.get(entry.name))), *below])
     verdicts = list(
         at_once(lambda entry: checker.check_entry(entry, listings), entries, _ENTRIES_AT_ONCE, name="check")
     )
@@ -281,12 +282,6 @@ class Checker:
                 return None
             return "it was edited" if entry.name in self._pins.edited else self._contradiction(pin, entry.source)
 
-        preload(
-            (self.sources.repository(pin.url), name)
-            for entry in entries
-            if (pin := self._pins.entries.get(entry.name))
-            for name in (*facts_of(pin.commit, pin.tag_object), f"{pin.commit}:{project_file(pin.subdirectory)}")
-        )
         return [
             Problem("pin-edited", f"the pin of {entry.name}: {reason}", entry.name, where, self._repin(entry))
             for entry in entries
@@ -346,11 +341,16 @@ class Checker:
         """Files of a pinned commit, among its code, of which an environment gets the Git LFS pointers alone."""
         if pin.lfs:
             return
-        found = [
-            each.path
-            for each in pointers(self.sources.repository(pin.url), pin.commit, pin.subdirectory)
-            if each.is_code
-        ]
+        repository = self.sources.repository(pin.url)
+        own = pointers(repository, pin.commit, pin.subdirectory)
+        found = [each.path for each in own if each.is_code]
+        code = f"{pin.subdirectory}/src/".lstrip("/")
+        with contextlib.suppress(EnvbuilderError):  # Whoever builds it is told of one that is not to be had.
+            if f"{pin.commit}:.gitmodules" in repository.looked:
+                self.sources.bring(pin, offline=self._offline)
+        for inside in self.sources.submodules(pin):
+            if f"{inside.folder}/".startswith(code):
+                found += [f"{inside.folder}/{each.path}" for each in pointers(inside.repository, inside.commit)]
         if found:
             message = f"{shown_files(found)} of {entry.source} {POINTERS}"
             yield self._problem("lfs-pointer", entry, message, hint=hint or f"{edit_hint(entry)}  {LFS_REMARK}")

@@ -24,7 +24,7 @@ from envbuilder.compat import requirement_on
 from envbuilder.documents import parse_toml, read_text
 from envbuilder.errors import ConfigError, EnvbuilderError
 from envbuilder.fs import write_atomically
-from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, uv_settings
+from envbuilder.git import OddFileError, RemoteError, Repository, Resolved, facts_of, preload, uv_settings
 from envbuilder.git.lfs import Objects, pointers
 from envbuilder.lock import metadata, signatures
 from envbuilder.lock.backends import build_lines, declared_in
@@ -214,11 +214,25 @@ class Sources:
         repository = self.repository(pin.url)
         return [text for file in around(pin.subdirectory) if (text := repository.read(pin.commit, file)) is not None]
 
+    def look_at(self, pins: Iterable[Pin]) -> None:
+        """Look at what pins are judged by, of all clones at once; a clone that is not there is told of by nothing."""
+        preload(
+            (self.repository(pin.url), name)
+            for pin in pins
+            for name in (
+                *facts_of(pin.commit, pin.tag_object),
+                *(f"{pin.commit}:{file}" for file in (*around(pin.subdirectory), ".gitmodules")),
+            )
+        )
+
     def built_with(self, pin: Pin) -> list[Wish]:
-        """The git sources that the package at a pin is built with; none where that cannot be read, which others tell."""
+        """The git sources that the package at a pin that was looked at is built with; others tell what cannot be read."""
+        repository = self.repository(pin.url)
         with contextlib.suppress(EnvbuilderError):
-            text = self.repository(pin.url).read(pin.commit, project_file(pin.subdirectory)) or ""
-            return wishes(build_lines(parse_toml(text, pin.url).value), (), self.texts(pin))
+            files = [file for file in around(pin.subdirectory) if f"{pin.commit}:{file}" in repository.looked]
+            if project_file(pin.subdirectory) in files:
+                found = [repository.read(pin.commit, file) or "" for file in files]
+                return wishes(build_lines(parse_toml(found[0], pin.url).value), (), found)
         return []
 
     def foreseen(self, members: Sequence[Member], registered: Collection[str]) -> list[Pin]:

@@ -69,6 +69,31 @@ def test_pointers_are_found_by_check_and_build(workshop: Workshop) -> None:
     assert not (workshop.work / ".envbuilder" / "envs" / "prod" / "alpha").exists()
 
 
+def test_pointers_of_older_names_are_found(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git LFS still reads pointers that it wrote under its first names, and so does check."""
+    monkeypatch.setitem(globals(), "POINTER", POINTER.replace("git-lfs.github.com", "hawser.github.com"))
+    heavy(workshop, lfs=False)
+    assert workshop.within("lock", "-q").status == 0
+    assert workshop.within("check", "--format", "json").codes == ["lfs-pointer"]
+
+
+def test_pointers_in_a_submodule_are_found(workshop: Workshop) -> None:
+    """A submodule among the code is installed with it, so check looks into it, too."""
+    heavy(workshop, lfs=False, where="weights")
+    (workshop.remotes / "alpha.git").rename(workshop.remotes / "model.git")
+    workshop.release("alpha", "v0.1.0")
+    remote = str(workshop.remotes / "alpha.git")
+    model = str(workshop.remotes / "model.git")
+    workshop.git("-C", remote, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", model, "src/model")
+    address = "https://git.example.org/model.git"
+    workshop.git("-C", remote, "config", "--file", ".gitmodules", "submodule.src/model.url", address)
+    workshop.git("-C", remote, "commit", "--quiet", "--all", "--message", "more")
+    workshop.git("-C", remote, "tag", "--force", "--annotate", "--message", "v", "v0.1.0")
+    assert workshop.within("lock", "-q").status == 0
+    told = problem(workshop.within("check", "--format", "json"))
+    assert (told["code"], "src/model/weights/weights.bin" in told["message"]) == ("lfs-pointer", True)
+
+
 def test_pointers_of_tests_are_no_matter(workshop: Workshop) -> None:
     """What is in LFS and is not installed keeps nobody from anything."""
     heavy(workshop, lfs=False, where="tests/data")
