@@ -504,6 +504,9 @@ def uv_settings(repositories: Iterable[Repository], more: Iterable[tuple[str, st
     for number, (key, value) in enumerate(pairs, first):
         settings[f"GIT_CONFIG_KEY_{number}"] = key
         settings[f"GIT_CONFIG_VALUE_{number}"] = value
+    # What `git -c` hands to an alias or a hook that runs us outranks numbered settings; the last one counts.
+    if outer := os.environ.get("GIT_CONFIG_PARAMETERS"):
+        settings["GIT_CONFIG_PARAMETERS"] = " ".join([outer, *(f"'{key}={value}'" for key, value in GIT_SETTINGS)])
     return settings
 
 

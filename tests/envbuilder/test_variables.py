@@ -30,6 +30,9 @@ TELLING = BACKEND.replace(
     '    files[f"{name}/around.json"] = json.dumps(dict(os.environ))\n    record = []',
 )
 
+# Text that is read loses its line ends.
+EXACT = BACKEND.replace("= path.read_text()", "= path.read_bytes().decode()")
+
 
 def told(workshop: Workshop, name: str = "alpha", profile: str = "prod") -> tuple[str, str]:
     """A package's version as its pin and as its lock say it."""
@@ -279,7 +282,19 @@ def test_a_persons_git_changes_no_file(workshop: Workshop, tmp_path: Path) -> No
         f"[core]\nautocrlf = true\neol = crlf\nhooksPath = {hooks}\nattributesFile = {tmp_path / 'attributes'}\n"
     )
     env = {"GIT_CONFIG_GLOBAL": str(settings), "UV_CACHE_DIR": str(tmp_path / "cache")}
-    workshop.plugin("alpha", code="class Model:\n    pass\n")
+    workshop.plugin("alpha", code="class Model:\n    pass\n", backend=EXACT)
+    for command in ("lock", "build"):
+        ran = workshop.within(command, "-q", env=env)
+        assert ran.status == 0, ran.err
+    environment = workshop.work / ".envbuilder" / "envs" / "prod" / "alpha"
+    module = next(environment.glob("lib/*/site-packages/alpha/__init__.py"))
+    assert module.read_bytes() == b"class Model:\n    pass\n"
+
+
+def test_settings_of_a_git_that_runs_us_change_no_file(workshop: Workshop, tmp_path: Path) -> None:
+    """In an alias or a hook of `git -c core.autocrlf=true`, what is installed has the bytes of the commit all the same."""
+    env = {"GIT_CONFIG_PARAMETERS": "'core.autocrlf'='true'", "UV_CACHE_DIR": str(tmp_path / "cache")}
+    workshop.plugin("alpha", code="class Model:\n    pass\n", backend=EXACT)
     for command in ("lock", "build"):
         ran = workshop.within(command, "-q", env=env)
         assert ran.status == 0, ran.err
