@@ -14,8 +14,8 @@ from envbuilder.fs import replace_file
 HIDDEN = "***"
 
 _NAME = re.compile(
-    r"(?:^|[_.-]|(?<=[a-z0-9])(?=[A-Z]))(?i:token|secret|password|passwd|passphrase|credentials?|authorization|bearer"
-    r"|(?:api|access|private|secret|signing|encryption|auth|subscription)[_-]?key)$"
+    r"(?:^|[_.-]|(?<=[a-z0-9])(?=[A-Z]))(?i:token|secrets?|passwords?|passwd|passphrase|credentials?|authorization|bearer"
+    r"|(?:api|access|private|secret|signing|encryption|auth|subscription)[_-]?keys?)$"
 )
 # Tokenizers have tokens that are no secrets.
 _PLAIN_NAME = re.compile(r"(?i)(?:bos|eos|pad|unk|sep|cls|mask|stop|start|end|image|video|audio|special)_?token$")
@@ -39,16 +39,17 @@ def _known() -> tuple[str, ...]:
     return tuple(sorted(values | _learned, key=len, reverse=True))
 
 
-def learn(settings: Mapping[str, object]) -> None:
-    """Take note of the secrets among parameters or variables: from now on their values are left out wherever they turn up."""
-    for name, value in settings.items():
-        if is_secret(name):
-            _learned.update(text for text in _texts(value) if len(text) >= _SHORTEST)
-        elif isinstance(value, Mapping):
-            learn(value)
-        elif isinstance(value, list | tuple):
-            for each in value:
-                learn(each if isinstance(each, Mapping) else {})
+def learn(settings: object) -> None:
+    """Take note of the secrets among parameters or variables, however deep: from now on their values are left out everywhere."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if is_secret(str(name)):
+                _learned.update(text for text in _texts(value) if len(text) >= _SHORTEST)
+            else:
+                learn(value)
+    elif isinstance(settings, list | tuple):
+        for each in settings:
+            learn(each)
 
 
 def _texts(value: object) -> Iterator[str]:

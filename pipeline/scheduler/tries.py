@@ -312,7 +312,7 @@ class Tries:
         elif message.kind == "loaded" and message.text("device") == "cpu" and self._slot.gpus:
             self.degrade(f"runs on the CPU, though it holds {self._slot.label}")
         elif message.kind == "metric" and name is not None and value is not None:
-            self._metrics[name] = value
+            self._metrics[clean_text(name)] = value
 
     def _keep(self, attempt: str, last: AttemptResult) -> None:
         self.last = last

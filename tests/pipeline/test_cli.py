@@ -284,12 +284,16 @@ def test_secrets_are_in_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch)
         "assert self.context.params['api_key'] == 'k-12345678'\n"
         "        self.context.log('using sesame-open-9000 at https://me:pw12345@host.example/x')\n"
         "        print(self.context.params, flush=True)\n"
+        "        self.context.metric(str(self.context.params), 1.0)\n"
         "        self.context.log('slow with k-12345678')\n"
         "        if batch[0].id == '1':\n            raise OSError('401: sesame-open-9000, n-12345678')\n        return [",
     )
     bench.plugin("echo", source)
     bench.plugin("page", REPORT, "report")
-    params = "{api_key: k-12345678, eos_token: <end>, login: {clientSecret: n-12345678, pins: [12345678901]}}"
+    params = (
+        "{api_key: k-12345678, eos_token: <end>, login: {clientSecret: n-12345678, pins: [12345678901]},"
+        " servers: [[{token: d-12345678}]], passwords: {me: p-12345678}}"
+    )
     told = io.StringIO()
     with make_display(told) as display:
         outcome = execute_run(
@@ -302,7 +306,7 @@ def test_secrets_are_in_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     kept = {path: path.read_text(errors="replace") for path in root.rglob("*") if path.is_file()}
     kept[Path("the terminal")] = told.getvalue()
     assert [path for path in kept if path.name == "context.json"] == []
-    for secret in ("sesame-open-9000", "pw12345", "k-12345678", "n-12345678"):
+    for secret in ("sesame-open-9000", "pw12345", "k-12345678", "n-12345678", "d-12345678", "p-12345678"):
         assert [path for path, found in kept.items() if secret in found] == []
     assert "<end>" in kept[root / "run.json"]
     assert "12345678901" in kept[root / "run.json"]
