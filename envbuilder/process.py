@@ -55,6 +55,8 @@ _LEAKS = (
 
 _GRACE_S = 5.0
 _TICK_S = 0.25
+# How long what a program leaves behind may hold its output open.
+_LEFT_S = 1.0
 
 # Who is told of the programs that are started, and whether of their ends too.
 _witness: tuple[Callable[[str], None], bool] | None = None
@@ -210,12 +212,21 @@ def _heard_out(process: subprocess.Popen[str], feed: str | None, timeout_s: floa
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     patience: float | None = None
+    gone_at: float | None = None
     while True:
         left = _TICK_S if deadline is None else min(_TICK_S, max(deadline - time.monotonic(), 0))
         try:
             return process.communicate(feed, timeout=left)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             now = time.monotonic()
+            if process.poll() is not None:
+                # Only what it left behind holds its output open now: that is ended, and not waited for.
+                gone_at = gone_at or now
+                if now - gone_at >= _LEFT_S:
+                    _signal_group(process, signal.SIGKILL)
+                if now - gone_at >= 2 * _LEFT_S:
+                    _close(process)
+                    return _text(error.stdout), _text(error.stderr)
             if deadline is not None and now >= deadline:
                 raise
             if _stopping.is_set():
@@ -223,6 +234,10 @@ def _heard_out(process: subprocess.Popen[str], feed: str | None, timeout_s: floa
                 if now >= patience:
                     raise Interrupted from None
         feed = None  # It was handed over the first time.
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 class _Ear(threading.Thread):

@@ -138,6 +138,7 @@ def reach(entry: str) -> None:
 
     Raises:
         ImportError: importing it asks the process to end.
+        TypeError: it is nothing that can be called.
     """
     module, _, name = entry.partition(":")
     try:
@@ -147,6 +148,8 @@ def reach(entry: str) -> None:
             found = getattr(found, part)
     except SystemExit as error:
         raise ImportError("importing it calls sys.exit(%r)" % (error.code,)) from error
+    if not callable(found):
+        raise TypeError("expected a class, found %s" % type(found).__name__)
 
 
 def main(entry: str, shared: str, fresh: str, listing: str, word: str) -> None:

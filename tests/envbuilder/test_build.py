@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pipeline_bench import is_alive, wait_for
 from workshop import Workshop
 
 from envbuilder.uv import find_uv
@@ -100,6 +101,8 @@ def test_build_refuses_a_stale_lock(locked: Workshop) -> None:
         ("raise RuntimeError('no such driver')\n", "no such driver"),
         ("import a_module_that_is_not_there\n", "a_module_that_is_not_there"),
         ("class Other: pass\n", "Model"),
+        ("Model = 1\n", "expected a class, found int"),
+        ("def __getattr__(name): return None\n", "expected a class, found NoneType"),
         ("class Model(:\n", "SyntaxError"),
         ("import sys\nsys.exit(0)\n", "importing it calls sys.exit(0)"),
         ("import os\nprint('so far')\nos._exit(0)\n", "exit status 0 before it was reached"),
@@ -117,6 +120,25 @@ def test_build_refuses_a_plugin_that_cannot_be_imported(workshop: Workshop, code
     log = ran.err.rsplit("hint: cat ", 1)[1].strip()
     assert said in (workshop.work / log).read_text()
     assert not (workshop.work / ".envbuilder" / "envs" / "prod" / "alpha").exists()
+
+
+def test_a_process_that_an_import_leaves_behind_is_not_waited_for(workshop: Workshop) -> None:
+    """A plugin whose import forks a child that sleeps is built all the same, and nothing of it stays."""
+    mark = workshop.root / "child"
+    code = f"""
+        import os, time
+        class Model: pass
+        if os.fork() == 0:
+            open({str(mark)!r}, "w").write(str(os.getpid()))
+            time.sleep(600)
+        while not os.path.exists({str(mark)!r}) or not os.path.getsize({str(mark)!r}):
+            time.sleep(0.01)
+    """
+    workshop.plugin("alpha", code=code)
+    assert workshop.within("lock", "-q").status == 0
+    ran = workshop.within("build")
+    assert ran.status == 0, ran.err
+    wait_for(lambda: not is_alive(int(mark.read_text())), "the end of the child")
 
 
 def test_a_folder_that_a_build_is_started_from_takes_no_part(workshop: Workshop) -> None:

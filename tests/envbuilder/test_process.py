@@ -248,3 +248,14 @@ def _shell(workshop: Workshop, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv, cwd=workshop.work, env=workshop.environment(), capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("start", ["sleep 600 &", "setsid sleep 600 &"])
+def test_what_a_program_leaves_behind_is_not_waited_for(start: str) -> None:
+    """A program that has ended is done, though a child of its own holds its output open; the group is ended."""
+    done = run(["sh", "-c", f"{start} echo $! ; echo words >&2"])
+    assert (done.returncode, done.stderr) == (0, "words\n")
+    child = int(done.stdout)
+    if "setsid" in start:
+        os.kill(child, signal.SIGKILL)
+    assert ends(child)

@@ -256,7 +256,7 @@ def test_bytecode_of_the_base_is_compiled_once(bench: Workshop, cluster: Base, *
         code="import torch\nclass Model: ...\n",
         keys={"provided": {"torch": "==2.9.*"}},
     )
-    ran = lock_and_build(bench, cluster)
+    ran = lock_and_build(bench, cluster, "--jobs", "1")
     assert ran.status == 0, ran.err
     one, two = lazy(bench, "reader", cluster), lazy(bench, "writer", cluster)
     assert one.samefile(two)
