@@ -228,10 +228,12 @@ def gc(settings: Settings, dry_run: bool, keep: int | None) -> Outcome:
     store = Store(here.workspace.shared)
     known = _generations(here)
     with collecting.alone(store, looking=dry_run):
-        collecting.reachable(store.shared)  # What cannot be read keeps all: nothing is forgotten before it is known.
+        # What cannot be read keeps all: nothing is forgotten before it is known.
+        collecting.reachable(store.shared)
+        live = set().union(*(live_environments(own) for own in collecting.workspaces(store.shared)))
         forgotten = known.forget(keep, dry_run=dry_run) if keep else []
         still = collecting.reachable(store.shared, without=[known.folder / f"{each.number}.json" for each in forgotten])
-        kept = still.union(*(live_environments(own) for own in collecting.workspaces(store.shared)))
+        kept = still | live
         garbage = (collecting.find if dry_run else collecting.collect)(store, kept)
     verb = "would remove" if dry_run else "removed"
     weight = f"{collecting.human(garbage.apparent)} apparent, {collecting.human(garbage.freed)} freed"

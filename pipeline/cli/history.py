@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -55,13 +54,21 @@ def _listed(layout: RunLayout) -> RunOutcome:
 
 
 def live_environments(state_dir: Path) -> set[str]:
-    """The keys of the environments that runs under way use."""
+    """Return the keys of the environments that runs under way use.
+
+    Raises:
+        RecordError: a run under way does not tell them, and so may use any.
+    """
     keys: set[str] = set()
     for run_id in run_ids(state_dir):
         layout = RunLayout(state_dir, run_id)
         if layout.is_held():
-            with contextlib.suppress(RecordError, EnvironmentsError):
+            try:
                 keys.update(each.key for each in read_environments(layout.environments))
+            except EnvironmentsError as error:
+                text = f"run {run_id} is under way, and which environments it uses {error.message}"
+                hint = f"envbuilder runs show {run_id} --follow  # nothing is removed until it has ended"
+                raise RecordError(text, where=error.where, hint=hint) from error
     return keys
 
 

@@ -263,10 +263,17 @@ def test_gc_spares_the_environments_of_a_run_under_way(workshop: Workshop, tmp_p
                 result(workshop.within("gc", "--keep", "1", "--format", "json", env=home, cwd=folder))["environments"]
                 for folder in (workshop.work, other)
             ]
+            (listing,) = (tmp_path / "home").glob("workspaces/*/runs/2*/environments.json")
+            whole = listing.read_bytes()
+            listing.write_bytes(whole[:-20])
+            cut = workshop.within("gc", "--keep", "1", "--format", "json", env=home)
+            numbers = result(workshop.within("generations", "--format", "json", env=home))["generations"]
+            listing.write_bytes(whole)
         finally:
             (tmp_path / "open").touch()
             _, said = running.communicate(timeout=60)
     assert spared == [[], []]
+    assert (cut.status > 0, cut.codes, numbers != []) == (True, ["record-unusable"], True)
     assert running.returncode == 0, said
     assert only(result(workshop.within("gc", "--format", "json", env=home))["environments"])
 
